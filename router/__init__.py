@@ -1,0 +1,1 @@
+"""The routing service: experiments, allocation, decisions, the ledger and HTTP."""

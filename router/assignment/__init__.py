@@ -1,0 +1,1 @@
+"""Pure functions from a unit to an arm: hash, bucket, epoch, audience."""

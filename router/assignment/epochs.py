@@ -1,0 +1,73 @@
+"""Immutable tables from bucket to arm: an experiment's arm probabilities, and the cheapest way from one to the next."""
+
+import json
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+from router.assignment.hashing import BUCKETS
+
+Run = tuple[int, int]
+
+
+class Epoch(NamedTuple):
+    """A numbered table of 10 000 buckets; `table[bucket]` is the arm's number."""
+
+    number: int
+    table: bytes
+
+    def propensity(self, arm: int) -> float:
+        """Return the exact probability with which this epoch draws `arm`, a multiple of 1/10 000."""
+        return self.table.count(arm) / BUCKETS
+
+
+def quantise(weights: Sequence[float]) -> tuple[int, ...]:
+    """Return bucket counts that sum to 10 000, by largest remainder; ties go to the earlier arm."""
+    exact = [weight * BUCKETS for weight in weights]
+    counts = [int(share) for share in exact]
+    by_remainder = sorted(range(len(exact)), key=lambda arm: (counts[arm] - exact[arm], arm))
+    for arm in by_remainder[: BUCKETS - sum(counts)]:
+        counts[arm] += 1
+    return tuple(counts)
+
+
+def fresh(counts: Sequence[int]) -> bytes:
+    """Return the table in which the arms lie one after the other, as GrowthBook lays out its ranges."""
+    return b"".join(bytes([arm]) * count for arm, count in enumerate(counts))
+
+
+def reweight(table: bytes, counts: Sequence[int]) -> bytes:
+    """Return a table with these counts that moves the fewest buckets, which is the total-variation distance.
+
+    Every arm keeps its first buckets up to its new count; what the shrinking arms give up goes to the growing arms in
+    order of their number.
+    """
+    missing = list(counts)
+    kept: list[int | None] = []
+    for arm in table:
+        stays = arm < len(missing) and missing[arm] > 0
+        if stays:
+            missing[arm] -= 1
+        kept.append(arm if stays else None)
+    growing = iter([arm for arm, count in enumerate(missing) for _ in range(count)])
+    return bytes(next(growing) if arm is None else arm for arm in kept)
+
+
+def to_runs(table: bytes) -> list[Run]:
+    """Return the table as (buckets, arm) runs in bucket order."""
+    return [(len(list(run)), arm) for arm, run in groupby(table)]
+
+
+def from_runs(runs: Iterable[Run]) -> bytes:
+    """Return the table that `to_runs` wrote."""
+    return b"".join(bytes([arm]) * count for count, arm in runs)
+
+
+def dump_runs(table: bytes) -> str:
+    """Return the runs as the JSON that the ledger stores."""
+    return json.dumps(to_runs(table), separators=(",", ":"))
+
+
+def load_runs(text: str) -> bytes:
+    """Return the table of a ledger row's `runs`."""
+    return from_runs((count, arm) for count, arm in json.loads(text))

@@ -1,0 +1,123 @@
+"""What can go wrong in the router.
+
+    TurnoutError
+    ├── InvalidRequest            the request cannot be understood or contradicts itself
+    │   ├── InvalidInput          a feature is missing, unknown, of the wrong type or empty
+    │   ├── InvalidDocument       an endpoint or experiment contradicts itself or what is registered
+    │   └── InvalidDecisionId     a decision id that this router did not sign
+    ├── RequestTooLarge
+    ├── NotFound
+    │   ├── UnknownEndpoint
+    │   ├── UnknownExperiment
+    │   └── UnknownDecision
+    ├── Conflict                  the resource is not in a state that allows this
+    │   └── AlreadyExists
+    ├── RevisionRequired          a write without If-Match
+    ├── RevisionMismatch          somebody else wrote first
+    ├── PredictionFailed          neither the assigned arm nor the champion answered
+    ├── Unavailable               nothing was acknowledged; try again
+    │   ├── Overloaded            a bounded queue is full
+    │   └── LedgerUnavailable     the ledger did not commit
+    └── CannotStart               settings, port, folder or database make it impossible to serve
+
+No HTTP status stands here; `router/http/problems.py` maps every class to one.
+"""
+
+
+class TurnoutError(Exception):
+    """Base of every error that the router raises on purpose."""
+
+
+class InvalidRequest(TurnoutError):
+    """The request cannot be understood or contradicts itself."""
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class InvalidInput(InvalidRequest):
+    """A feature of a prediction's input is missing, unknown, of the wrong type or empty."""
+
+
+class InvalidDocument(InvalidRequest):
+    """An endpoint or experiment contradicts itself or what is registered."""
+
+
+class InvalidDecisionId(InvalidRequest):
+    """A decision id that this router did not sign."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        shown = text if len(text) <= 60 else f"{text[:57]}..."
+        super().__init__(f"decision_id {shown!r} is not valid: {reason}", field="decision_id")
+
+
+class RequestTooLarge(TurnoutError):
+    """The body or batch exceeds its limit."""
+
+
+class NotFound(TurnoutError):
+    """There is no such resource."""
+
+
+class UnknownEndpoint(NotFound):
+    """There is no endpoint of that name."""
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        super().__init__(f"there is no endpoint {name!r}; known endpoints: {', '.join(known) or 'none yet'}")
+
+
+class UnknownExperiment(NotFound):
+    """There is no experiment of that name."""
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        super().__init__(f"there is no experiment {name!r}; known experiments: {', '.join(known) or 'none yet'}")
+
+
+class UnknownDecision(NotFound):
+    """The id is ours but its decision is not in this ledger."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"decision {text!r} is not in this ledger")
+
+
+class Conflict(TurnoutError):
+    """The resource is not in a state that allows this."""
+
+
+class AlreadyExists(Conflict):
+    """The name is taken."""
+
+
+class RevisionRequired(TurnoutError):
+    """A write without the revision that it is based on."""
+
+
+class RevisionMismatch(TurnoutError):
+    """Somebody else wrote first."""
+
+    def __init__(self, thing: str, current: int, given: int) -> None:
+        super().__init__(
+            f"{thing} is at revision {current}, not {given}: read it again, then repeat the change with If-Match: "
+            f'"{current}"'
+        )
+
+
+class PredictionFailed(TurnoutError):
+    """Neither the assigned arm nor the champion answered."""
+
+
+class Unavailable(TurnoutError):
+    """Nothing was acknowledged; the same request may succeed in a moment."""
+
+
+class Overloaded(Unavailable):
+    """A bounded queue is full."""
+
+
+class LedgerUnavailable(Unavailable):
+    """The ledger did not commit."""
+
+
+class CannotStart(TurnoutError):
+    """Settings, port, folder or database make it impossible to serve."""
