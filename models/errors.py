@@ -1,0 +1,63 @@
+"""Everything that can go wrong with a model, as one tree.
+
+ModelError
+├── InvalidReference        a text that is not `name@version`
+├── InvalidSample           sample rows from which no signature or prediction can be made
+├── UnsupportedModel        an estimator that can be neither described nor served
+├── UntrustedType           a serialised type that is not on the reviewed list
+├── ParityExceeded          an ONNX graph that does not predict what its estimator predicts
+├── IncompatibleLibrary     an artefact made with a library version that cannot be served here
+├── SelfCheckFailed         a loaded model that does not reproduce its manifest's sample
+└── RegistryError
+    ├── RegistryUnavailable     the registry's folder is missing, unreadable or unwritable
+    ├── ModelNotFound           no such name or version
+    └── TamperedModel           a file was changed, added or removed after publication
+"""
+
+
+class ModelError(Exception):
+    """Base of all errors of this package."""
+
+
+class InvalidReference(ModelError):
+    """A text that is not `name@version`."""
+
+
+class InvalidSample(ModelError):
+    """Sample rows from which no signature or prediction can be made."""
+
+
+class UnsupportedModel(ModelError):
+    """An estimator that can be neither described by a signature nor served."""
+
+
+class UntrustedType(ModelError):
+    """A serialised type that is not on the reviewed list; loading it could run foreign code."""
+
+
+class ParityExceeded(ModelError):
+    """An ONNX graph whose predictions differ from its estimator's by more than the limit."""
+
+
+class IncompatibleLibrary(ModelError):
+    """An artefact made with a library version that cannot be served by the installed one."""
+
+
+class SelfCheckFailed(ModelError):
+    """A loaded model that does not reproduce the predictions stored in its manifest."""
+
+
+class RegistryError(ModelError):
+    """Base of what can go wrong between a reference and its files."""
+
+
+class RegistryUnavailable(RegistryError):
+    """The registry's folder is missing, unreadable or unwritable."""
+
+
+class ModelNotFound(RegistryError):
+    """No model of that name, or no such version of it."""
+
+
+class TamperedModel(RegistryError):
+    """A file of a version was changed, added or removed after publication."""

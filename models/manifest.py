@@ -1,0 +1,66 @@
+"""What a registry says of one model version, stored beside its files as manifest.json."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+
+from models.reference import ModelReference
+from models.signature import Signature
+
+
+class Parity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Largest absolute difference between the graph's and the estimator's predictions on so many rows."""
+
+    max_abs_difference: float
+    rows: int
+    limit: float
+
+
+class Sample(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Input rows with the predictions that the published runtime gave; every load repeats them."""
+
+    inputs: tuple[dict[str, float | bool | str | None], ...]
+    predictions: tuple[float, ...]
+
+
+class DatasetVersion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The exact data a model was made from."""
+
+    version: int
+    content_hash: str
+
+
+class Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A measured quality, with the interval that covers it at that confidence when one was computed."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    confidence: float | None = None
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One model version: how to serve it, what it was made from, and the SHA-256 digests of its files."""
+
+    name: str
+    version: int
+    created_at: datetime
+    signature: Signature
+    runtime: Literal["onnx", "sklearn"]
+    float_width: Literal[32, 64] | None
+    files: dict[str, str]
+    libraries: dict[str, str]
+    trusted_types: tuple[str, ...] = ()
+    parity: Parity | None = None
+    sample: Sample
+    datasets: dict[str, DatasetVersion] = {}
+    code_version: str | None = None
+    params: dict[str, Any] = {}
+    metrics: dict[str, Metric] = {}
+    notes: tuple[str, ...] = ()
+
+    @property
+    def reference(self) -> ModelReference:
+        """The version that this manifest describes."""
+        return ModelReference(self.name, self.version)
