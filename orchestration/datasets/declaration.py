@@ -1,0 +1,87 @@
+"""How an endpoint declares its datasets: what each is built from, by what, and what must hold for it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import dagster as dg
+import pandas as pd
+
+Inputs = Mapping[str, pd.DataFrame]
+
+
+class Built(NamedTuple):
+    """A dataset's rows, and counts worth showing beside them."""
+
+    frame: pd.DataFrame
+    counts: Mapping[str, int] = {}
+
+
+class Input(NamedTuple):
+    """A dataset that another is built from, with the months before its own that it needs too."""
+
+    dataset: str
+    months_back: int = 0
+
+
+class Rewind(NamedTuple):
+    """How to see a dataset as of the start of a day, to find out a feature that knows the future."""
+
+    inputs: Callable[[Inputs, pd.Timestamp], Inputs]
+    """The inputs as they were known when the day began."""
+    day: str
+    """Column with the day of each row."""
+    key: str
+    """Column that identifies a row."""
+    outcomes: tuple[str, ...]
+    """Columns that are meant to know the future."""
+
+
+class Dataset(NamedTuple):
+    """One table of the lake and the asset that makes it."""
+
+    name: str
+    description: str
+    build: Callable[[Inputs, str], Built]
+    """Makes the rows from the inputs, for the month that starts on the given day (empty when not monthly)."""
+    code: tuple[Any, ...]
+    """Modules and constants that decide the rows; a change of them makes the asset stale."""
+    inputs: tuple[Input, ...] = ()
+    monthly: bool = True
+    schema: Any = None
+    """pandera schema that blocks everything downstream when broken."""
+    rewind: Rewind | None = None
+    """Set for tables of features: adds the blocking leakage check."""
+
+    @property
+    def table(self) -> str:
+        """Name of the table in the lake."""
+        return f"datasets/{self.name}"
+
+
+class Period(NamedTuple):
+    """A span of time cut out of a table of features."""
+
+    name: str
+    description: str
+    months: tuple[str, ...]
+    """First days of the months in it."""
+    columns: tuple[str, ...]
+    order: tuple[str, ...]
+    """Columns to sort by, so that rows come in the order of time."""
+    required: tuple[str, ...] = ()
+    """Columns without which a row is left out, such as the label."""
+    monthly: bool = False
+    """Whether each month is a partition of its own, or all are one table."""
+
+    @property
+    def table(self) -> str:
+        """Name of the table in the lake."""
+        return f"datasets/{self.name}"
+
+    @property
+    def partitions(self) -> dg.MonthlyPartitionsDefinition | None:
+        """One partition per month of a monthly period, which has to be without gaps."""
+        if not self.monthly:
+            return None
+        end = pd.Timestamp(self.months[-1]) + pd.DateOffset(months=1)
+        return dg.MonthlyPartitionsDefinition(start_date=self.months[0], end_date=end.strftime("%Y-%m-%d"))

@@ -1,0 +1,31 @@
+"""Makes an endpoint's whole asset graph from its declaration."""
+
+import dagster as dg
+
+from orchestration.datasets.assets import by_name, dataset_asset, period_asset
+from orchestration.datasets.checks import leakage_check, schema_check
+from orchestration.endpoints.declaration import Endpoint
+
+
+def endpoint_definitions(endpoint: Endpoint) -> dg.Definitions:
+    """Assets and checks of the endpoint."""
+    datasets = by_name(endpoint.datasets)
+    months = endpoint.months.get_partition_keys()
+    features = datasets[endpoint.features_from]
+    return dg.Definitions(
+        assets=[
+            *(dataset_asset(dataset, datasets, endpoint.months) for dataset in endpoint.datasets),
+            *(
+                period_asset(period, features)
+                for period in (endpoint.train, endpoint.validation, endpoint.replay)
+            ),
+        ],
+        asset_checks=[
+            *(schema_check(dataset) for dataset in endpoint.datasets if dataset.schema is not None),
+            *(
+                leakage_check(d, d.rewind, datasets, months)
+                for d in endpoint.datasets
+                if d.rewind is not None
+            ),
+        ],
+    )

@@ -1,0 +1,38 @@
+"""What can go wrong while datasets, candidates and results are made.
+
+OrchestrationError
+├── LakeError
+│   ├── TableMissing         the table, or a partition of it, was never written
+│   ├── TableCorrupted       files of the table are damaged or gone
+│   └── SchemaConflict       a column would change its type
+├── SourceUnavailable        the raw data cannot be read
+└── MaterializationFailed    a run ended without success
+"""
+
+
+class OrchestrationError(Exception):
+    """Base of every error raised here on purpose."""
+
+
+class LakeError(OrchestrationError):
+    """A table of the lake cannot be read or written."""
+
+
+class TableMissing(LakeError):
+    """The table, or the wanted partition of it, does not exist yet."""
+
+
+class TableCorrupted(LakeError):
+    """Files of the table are damaged or missing."""
+
+
+class SchemaConflict(LakeError):
+    """New content has another type for a column that the table already holds."""
+
+
+class SourceUnavailable(OrchestrationError):
+    """The raw data of an endpoint cannot be read."""
+
+
+class MaterializationFailed(OrchestrationError):
+    """A run failed, or one of its blocking checks did not pass."""
