@@ -17,6 +17,7 @@
     ├── PredictionFailed          neither the assigned arm nor the champion answered
     ├── Unavailable               nothing was acknowledged; try again
     │   ├── Overloaded            a bounded queue is full
+    │   ├── ChampionUnavailable   the endpoint's champion could not be loaded
     │   └── LedgerUnavailable     the ledger did not commit
     └── CannotStart               settings, port, folder or database make it impossible to serve
 
@@ -96,7 +97,7 @@ class RevisionRequired(TurnoutError):
 class RevisionMismatch(TurnoutError):
     """Somebody else wrote first."""
 
-    def __init__(self, thing: str, current: int, given: int) -> None:
+    def __init__(self, thing: str, current: int, given: int | str) -> None:
         super().__init__(
             f"{thing} is at revision {current}, not {given}: read it again, then repeat the change with If-Match: "
             f'"{current}"'
@@ -113,6 +114,10 @@ class Unavailable(TurnoutError):
 
 class Overloaded(Unavailable):
     """A bounded queue is full."""
+
+
+class ChampionUnavailable(Unavailable):
+    """The endpoint's champion could not be loaded."""
 
 
 class LedgerUnavailable(Unavailable):

@@ -33,7 +33,7 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
 def takes(audience: Sequence[Condition], context: Context) -> bool:
     """Return whether the context meets every condition.
 
-    A missing attribute meets none, not even `ne` or `not_in`; neither does one that cannot be ordered against the value.
+    A missing attribute meets none, not even `ne` or `not_in`; nor does one that cannot be compared with the value.
     """
     return all(_holds(condition, context) for condition in audience)
 

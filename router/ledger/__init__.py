@@ -1,1 +1,1 @@
-"""The append-only record of decisions and outcomes, and the state derived from it. Only this package knows SQLAlchemy."""
+"""The append-only record of decisions and outcomes, and what derives from it; only this package knows SQLAlchemy."""

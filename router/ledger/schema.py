@@ -1,6 +1,16 @@
 """The ledger's tables: the published schema that analysis and exports read (described in docs/ledger.md)."""
 
-from sqlalchemy import BigInteger, Column, Float, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
 metadata = MetaData()
 
@@ -73,6 +83,7 @@ idempotency_keys = Table(
     Column("endpoint", Text, primary_key=True),
     Column("key", Text, primary_key=True),
     Column("decision_id", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 outcomes = Table(
@@ -88,6 +99,7 @@ outcomes = Table(
     Column("arm", Integer),
     Column("occurred_ms", BigInteger, nullable=False),
     Column("received_ms", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 statistics = Table(
@@ -101,4 +113,12 @@ statistics = Table(
     Column("count", BigInteger, nullable=False),
     Column("sum", Float, nullable=False),
     Column("sum_squares", Float, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+control_version = Table(
+    "control_version",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("version", BigInteger, nullable=False),
 )

@@ -1,0 +1,209 @@
+"""A client for applications and scripts: the same calls as the HTTP API, synchronous and asynchronous."""
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import httpx
+
+DEFAULT_URL = "http://127.0.0.1:8400"
+
+Json = dict[str, Any]
+
+
+class ApiError(Exception):
+    """The router refused or failed; `problem` is its RFC 9457 answer (empty when it sent none)."""
+
+    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
+        super().__init__(f"{status}: {problem.get('detail') or problem.get('title') or 'no details'}")
+        self.status = status
+        self.problem = dict(problem)
+
+
+class _Call(NamedTuple):
+    method: str
+    path: str
+    json: Any = None
+    headers: Mapping[str, str] | None = None
+
+
+class Turnout:
+    """Talks to one router; use it as a context manager or close it. Every call raises ApiError or httpx errors."""
+
+    def __init__(self, url: str = DEFAULT_URL, *, timeout_s: float = 10.0) -> None:
+        self._http = httpx.Client(base_url=url, timeout=timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def _send(self, call: _Call) -> Any:
+        return _content(self._http.request(call.method, call.path, json=call.json, headers=call.headers))
+
+    def predict(
+        self,
+        endpoint: str,
+        *,
+        unit: str,
+        inputs: Json | Sequence[Json],
+        context: Json | None = None,
+        id: str | None = None,  # noqa: A002 (the API's own name)
+    ) -> Json:
+        """Return the prediction and the decision behind it; `id` makes retries safe."""
+        reply: Json = self._send(_predict(endpoint, unit, inputs, context, id))
+        return reply
+
+    def outcomes(self, rows: Sequence[Json]) -> Json:
+        """Post outcomes; return the receipts and how many were accepted, duplicate and rejected."""
+        receipts: Json = self._send(_Call("POST", "/v1/outcomes", list(rows)))
+        return receipts
+
+    def decision(self, decision_id: str) -> Json:
+        """Return what was decided and what came of it."""
+        found: Json = self._send(_Call("GET", f"/v1/decisions/{decision_id}"))
+        return found
+
+    def endpoints(self) -> list[Json]:
+        """Return every endpoint."""
+        found: list[Json] = self._send(_Call("GET", "/v1/endpoints"))
+        return found
+
+    def endpoint(self, name: str) -> Json:
+        """Return an endpoint's document, revision and times."""
+        found: Json = self._send(_Call("GET", f"/v1/endpoints/{name}"))
+        return found
+
+    def create_endpoint(self, document: Json) -> Json:
+        """Create an endpoint."""
+        created: Json = self._send(_Call("POST", "/v1/endpoints", document))
+        return created
+
+    def replace_endpoint(self, document: Json, revision: int) -> Json:
+        """Replace an endpoint that is still at `revision`."""
+        path = f"/v1/endpoints/{document['name']}"
+        replaced: Json = self._send(_Call("PUT", path, document, _if_match(revision)))
+        return replaced
+
+    def experiments(self) -> list[Json]:
+        """Return every experiment."""
+        found: list[Json] = self._send(_Call("GET", "/v1/experiments"))
+        return found
+
+    def experiment(self, name: str) -> Json:
+        """Return an experiment's document, state, revision and times."""
+        found: Json = self._send(_Call("GET", f"/v1/experiments/{name}"))
+        return found
+
+    def create_experiment(self, document: Json) -> Json:
+        """Create an experiment as a draft."""
+        created: Json = self._send(_Call("POST", "/v1/experiments", document))
+        return created
+
+    def replace_experiment(self, document: Json, revision: int) -> Json:
+        """Replace an experiment that is still at `revision`."""
+        path = f"/v1/experiments/{document['name']}"
+        replaced: Json = self._send(_Call("PUT", path, document, _if_match(revision)))
+        return replaced
+
+    def start(self, name: str, revision: int | None = None) -> Json:
+        """Start an experiment that is still at `revision` (at any, when None)."""
+        return self._move(name, "start", revision)
+
+    def pause(self, name: str, revision: int | None = None) -> Json:
+        """Stop taking units until the experiment is resumed."""
+        return self._move(name, "pause", revision)
+
+    def resume(self, name: str, revision: int | None = None) -> Json:
+        """Take units again."""
+        return self._move(name, "resume", revision)
+
+    def conclude(self, name: str, revision: int | None = None) -> Json:
+        """End an experiment for good."""
+        return self._move(name, "conclude", revision)
+
+    def _move(self, name: str, verb: str, revision: int | None) -> Json:
+        moved: Json = self._send(_Call("POST", f"/v1/experiments/{name}/{verb}", None, _if_match(revision)))
+        return moved
+
+    def models(self) -> list[Json]:
+        """Return the model versions in the router's registry."""
+        found: list[Json] = self._send(_Call("GET", "/v1/models"))
+        return found
+
+    def ready(self) -> bool:
+        """Return whether the router answers and every endpoint can; False, not an error, while it is away."""
+        try:
+            return self._http.get("/health/ready").status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+
+class AsyncTurnout:
+    """The calls that applications make under load, asynchronously."""
+
+    def __init__(self, url: str = DEFAULT_URL, *, timeout_s: float = 10.0, connections: int = 100) -> None:
+        limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+        self._http = httpx.AsyncClient(base_url=url, timeout=timeout_s, limits=limits)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def _send(self, call: _Call) -> Any:
+        return _content(await self._http.request(call.method, call.path, json=call.json, headers=call.headers))
+
+    async def predict(
+        self,
+        endpoint: str,
+        *,
+        unit: str,
+        inputs: Json | Sequence[Json],
+        context: Json | None = None,
+        id: str | None = None,  # noqa: A002 (the API's own name)
+    ) -> Json:
+        """Return the prediction and the decision behind it; `id` makes retries safe."""
+        reply: Json = await self._send(_predict(endpoint, unit, inputs, context, id))
+        return reply
+
+    async def outcomes(self, rows: Sequence[Json]) -> Json:
+        """Post outcomes; return the receipts and how many were accepted, duplicate and rejected."""
+        receipts: Json = await self._send(_Call("POST", "/v1/outcomes", list(rows)))
+        return receipts
+
+    async def decision(self, decision_id: str) -> Json:
+        """Return what was decided and what came of it."""
+        found: Json = await self._send(_Call("GET", f"/v1/decisions/{decision_id}"))
+        return found
+
+
+def _predict(endpoint: str, unit: str, inputs: Any, context: Json | None, key: str | None) -> _Call:
+    body = {"unit": unit, "inputs": inputs}
+    if context is not None:
+        body["context"] = context
+    if key is not None:
+        body["id"] = key
+    return _Call("POST", f"/v1/endpoints/{endpoint}/predict", body)
+
+
+def _if_match(revision: int | None) -> Mapping[str, str]:
+    return {"If-Match": "*" if revision is None else f'"{revision}"'}
+
+
+def _content(response: httpx.Response) -> Any:
+    is_json = "json" in response.headers.get("content-type", "")
+    content = response.json() if is_json and response.content else {}
+    if response.is_error:
+        raise ApiError(response.status_code, content)
+    return content

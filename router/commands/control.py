@@ -1,0 +1,108 @@
+"""`turnout endpoint` and `turnout experiment`: the control calls of a running router."""
+
+from collections.abc import Callable
+from typing import IO, Any
+
+import click
+
+from router.client import Turnout
+from router.commands.output import json_option, print_json, print_rows, read_document, url_option
+
+
+@click.group()
+def endpoint() -> None:
+    """Create and look at endpoints."""
+
+
+@endpoint.command("create")
+@click.argument("file", type=click.File("rb"))
+@url_option
+def create_endpoint(file: IO[bytes], url: str) -> None:
+    """Create an endpoint from a JSON document (- for standard input)."""
+    with Turnout(url) as router:
+        print_json(router.create_endpoint(read_document(file)))
+
+
+@endpoint.command("list")
+@url_option
+@json_option
+def list_endpoints(url: str, *, as_json: bool) -> None:
+    """List the endpoints."""
+    with Turnout(url) as router:
+        found = router.endpoints()
+    rows = [{**each["document"], "revision": each["revision"]} for each in found]
+    print_rows(rows, as_json=as_json, empty="no endpoints yet; create one: turnout endpoint create FILE")
+
+
+@endpoint.command("show")
+@click.argument("name")
+@url_option
+def show_endpoint(name: str, url: str) -> None:
+    """Print one endpoint as JSON."""
+    with Turnout(url) as router:
+        print_json(router.endpoint(name))
+
+
+@click.group()
+def experiment() -> None:
+    """Create, look at and move experiments."""
+
+
+@experiment.command("create")
+@click.argument("file", type=click.File("rb"))
+@url_option
+def create_experiment(file: IO[bytes], url: str) -> None:
+    """Create an experiment, as a draft, from a JSON document (- for standard input)."""
+    with Turnout(url) as router:
+        print_json(router.create_experiment(read_document(file)))
+
+
+@experiment.command("list")
+@url_option
+@json_option
+def list_experiments(url: str, *, as_json: bool) -> None:
+    """List the experiments in the order in which they may take a unit."""
+    with Turnout(url) as router:
+        found = router.experiments()
+    rows = [_summary(each) for each in found]
+    print_rows(rows, as_json=as_json, empty="no experiments yet; create one: turnout experiment create FILE")
+
+
+@experiment.command("show")
+@click.argument("name")
+@url_option
+def show_experiment(name: str, url: str) -> None:
+    """Print one experiment as JSON."""
+    with Turnout(url) as router:
+        print_json(router.experiment(name))
+
+
+def _moving(verb: str, description: str) -> None:
+    @experiment.command(verb, help=description)
+    @click.argument("name")
+    @click.option("--revision", type=int, help="Refuse if somebody changed the experiment since this revision.")
+    @url_option
+    def move(name: str, revision: int | None, url: str) -> None:
+        with Turnout(url) as router:
+            call: Callable[..., Any] = getattr(router, verb)
+            moved = call(name, revision)
+        click.echo(f"{name} is {moved['state']} (revision {moved['revision']}, epoch {moved['epoch']})")
+
+
+_moving("start", "Start a draft: it takes units from now on.")
+_moving("pause", "Stop taking units; the champion serves them.")
+_moving("resume", "Take units again; every unit gets the arm that it had.")
+_moving("conclude", "End an experiment for good; late outcomes still count.")
+
+
+def _summary(view: dict[str, Any]) -> dict[str, Any]:
+    document = view["document"]
+    weights = document["allocation"]["weights"]
+    return {
+        "name": document["name"],
+        "endpoint": document["endpoint"],
+        "state": view["state"],
+        "arms": ", ".join(f"{arm['name']} {weights[arm['name']]:.2%}" for arm in document["arms"]),
+        "epoch": view["epoch"],
+        "revision": view["revision"],
+    }

@@ -1,0 +1,86 @@
+"""`turnout serve`: run the router."""
+
+import ipaddress
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from router.errors import CannotStart
+from router.ledger.database import open_database, upgrade
+from router.settings import Settings, load
+
+
+@click.command()
+@click.option("--host", help="Address to listen on (TURNOUT_HOST); loopback only.")
+@click.option("--port", type=int, help="Port to listen on (TURNOUT_PORT); 0 takes a free one.")
+@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes to run.")
+@click.option("--database", metavar="URL", help="The ledger (TURNOUT_DATABASE), such as sqlite:///var/turnout.db.")
+@click.option("--registry", type=click.Path(path_type=Path), help="The model registry (TURNOUT_REGISTRY).")
+def serve(workers: int, **options: str | int | Path | None) -> None:
+    """Serve predictions, count outcomes and run experiments."""
+    settings = load({**os.environ, **_as_variables(options)})
+    listener = _listen(settings)
+    # Worker processes read their settings from the environment.
+    os.environ.update(_as_variables(options))
+    _run(settings, listener, workers)
+
+
+def _as_variables(options: Mapping[str, str | int | Path | None]) -> dict[str, str]:
+    return {f"TURNOUT_{name.upper()}": str(value) for name, value in options.items() if value is not None}
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Return the listening socket, bound before anything is loaded so that a taken port fails at once."""
+    if not _is_loopback(settings.host):
+        raise CannotStart(
+            f"host {settings.host!r} is reachable from other machines, but nothing protects this router yet; "
+            "listen on 127.0.0.1 and put an authenticating proxy in front"
+        )
+    listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise CannotStart(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; choose another with --port"
+        ) from error
+    listener.set_inheritable(True)
+    return listener
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _run(settings: Settings, listener: socket.socket, workers: int) -> None:
+    import uvicorn
+    from uvicorn.supervisors import Multiprocess
+
+    from router.http.app import create_app
+
+    upgrade(open_database(settings.database))
+    host, port = listener.getsockname()[:2]
+    config = uvicorn.Config(
+        create_app(settings) if workers == 1 else "router.http.app:create_app",
+        factory=workers > 1,
+        host=host,
+        port=port,
+        workers=workers,
+        log_level="warning",
+        access_log=False,
+    )
+    click.echo(f"Turnout on http://{settings.host}:{port}  (API: /schema, ledger: {settings.database})")
+    server = uvicorn.Server(config)
+    if workers == 1:
+        server.run(sockets=[listener])
+    else:
+        Multiprocess(config, sockets=[listener]).run()

@@ -1,0 +1,183 @@
+"""Changing endpoints and experiments: what is checked, and which state allows which change."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from models.reference import ModelReference
+from models.registry import Registry
+from models.signature import Signature
+from router.assignment.epochs import Epoch, fresh, quantise, reweight
+from router.documents import Endpoint, Experiment, check_experiment
+from router.errors import Conflict, InvalidDocument, RevisionMismatch, RevisionRequired
+from router.ledger.control import Change, ControlTables, EndpointRecord, EpochRecord, ExperimentRecord, State
+
+ANY_REVISION = "*"
+
+_CHANGEABLE_WHILE_RUNNING = {"allocation", "traffic"}
+
+
+class Control:
+    """Reads and changes endpoints and experiments; every method blocks on the database, so call it from a thread."""
+
+    def __init__(self, tables: ControlTables, registry: Registry, clock: Callable[[], int]) -> None:
+        self._tables = tables
+        self._registry = registry
+        self._clock = clock
+
+    def endpoints(self) -> list[EndpointRecord]:
+        """Return every endpoint, by name."""
+        return self._tables.endpoints()
+
+    def endpoint(self, name: str) -> EndpointRecord:
+        """Return one endpoint, or raise UnknownEndpoint."""
+        return self._tables.endpoint(name)
+
+    def create_endpoint(self, document: Endpoint) -> EndpointRecord:
+        """Create an endpoint whose champion is in the registry."""
+        self._signature(document.champion)
+        self._tables.create_endpoint(document, self._clock())
+        return self._tables.endpoint(document.name)
+
+    def replace_endpoint(self, document: Endpoint, if_match: str | None) -> EndpointRecord:
+        """Replace an endpoint; a new champion must take and give what the old one did.
+
+        Raises:
+            InvalidDocument: The new champion has another signature while experiments run on it.
+        """
+        current = self._tables.endpoint(document.name)
+        revision = _checked_revision(f"endpoint {document.name!r}", if_match, current.revision)
+        expected = self._signature(current.document.champion)
+        if differences := expected.accepts(self._signature(document.champion)):
+            raise InvalidDocument(
+                f"model {document.champion!r} does not fit endpoint {document.name!r}: {'; '.join(differences)}",
+                field="champion",
+            )
+        self._tables.replace_endpoint(document, revision, self._clock())
+        return self._tables.endpoint(document.name)
+
+    def experiments(self) -> list[ExperimentRecord]:
+        """Return every experiment, oldest first."""
+        return self._tables.experiments()
+
+    def experiment(self, name: str) -> ExperimentRecord:
+        """Return one experiment, or raise UnknownExperiment."""
+        return self._tables.experiment(name)
+
+    def epochs(self, name: str) -> list[EpochRecord]:
+        """Return an experiment's epochs, oldest first."""
+        return self._tables.epochs(self._tables.experiment(name).id)
+
+    def create_experiment(self, document: Experiment) -> ExperimentRecord:
+        """Create an experiment as a draft."""
+        self._check(document)
+        self._tables.create_experiment(document, self._clock())
+        return self._tables.experiment(document.name)
+
+    def replace_experiment(self, document: Experiment, if_match: str | None) -> ExperimentRecord:
+        """Replace a draft's document, or the weights and traffic of a started experiment.
+
+        New weights are a new epoch, which moves the fewest possible units.
+        """
+        record, change = self._begin(document.name, if_match)
+        if record.state == "concluded":
+            raise Conflict(f"experiment {document.name!r} is concluded and cannot change; create a new one")
+        self._check(document)
+        if document.endpoint != record.document.endpoint:
+            raise InvalidDocument("an experiment keeps its endpoint; create a new one", field="endpoint")
+        change = msgspec.structs.replace(change, document=document)
+        if record.epoch is not None:
+            _refuse_changes(record, document)
+            change = _reweighted(record.epoch, change)
+        return self._apply(record, change)
+
+    def start(self, name: str, if_match: str | None) -> ExperimentRecord:
+        """Start a draft: its first epoch lays the arms out in order."""
+        record, change = self._begin(name, if_match)
+        _require_state(record, "start", "draft")
+        self._check(record.document)
+        epoch = Epoch(1, fresh(quantise(record.document.weights())))
+        started = msgspec.structs.replace(
+            change, state="running", started_ms=self._clock(), epoch=epoch, reason="start"
+        )
+        return self._apply(record, started)
+
+    def pause(self, name: str, if_match: str | None) -> ExperimentRecord:
+        """Stop taking units; the champion serves them until the experiment is resumed."""
+        return self._move(name, if_match, "pause", "running", "paused")
+
+    def resume(self, name: str, if_match: str | None) -> ExperimentRecord:
+        """Take units again, with the epoch of before: every unit gets the arm that it had."""
+        return self._move(name, if_match, "resume", "paused", "running")
+
+    def conclude(self, name: str, if_match: str | None) -> ExperimentRecord:
+        """End the experiment for good; outcomes of its decisions are still counted."""
+        record, change = self._begin(name, if_match)
+        _require_state(record, "conclude", "running", "paused")
+        return self._apply(record, msgspec.structs.replace(change, state="concluded", ended_ms=self._clock()))
+
+    def _move(self, name: str, if_match: str | None, verb: str, before: State, after: State) -> ExperimentRecord:
+        record, change = self._begin(name, if_match)
+        _require_state(record, verb, before)
+        return self._apply(record, msgspec.structs.replace(change, state=after))
+
+    def _begin(self, name: str, if_match: str | None) -> tuple[ExperimentRecord, Change]:
+        record = self._tables.experiment(name)
+        _checked_revision(f"experiment {name!r}", if_match, record.revision)
+        return record, Change(record.document, record.state, record.started_ms, record.ended_ms)
+
+    def _apply(self, record: ExperimentRecord, change: Change) -> ExperimentRecord:
+        self._tables.change_experiment(record, change, self._clock())
+        return self._tables.experiment(record.document.name)
+
+    def _check(self, document: Experiment) -> None:
+        endpoint = self._tables.endpoint(document.endpoint)
+        expected = self._signature(endpoint.document.champion)
+        check_experiment(document, output=expected.output)
+        for index, arm in enumerate(document.arms):
+            if differences := expected.accepts(self._signature(arm.model)):
+                raise InvalidDocument(
+                    f"model {arm.model!r} of arm {arm.name!r} does not fit endpoint {document.endpoint!r}: "
+                    f"{'; '.join(differences)}",
+                    field=f"arms[{index}].model",
+                )
+
+    def _signature(self, reference: str) -> Signature:
+        return self._registry.manifest(ModelReference.parse(reference)).signature
+
+
+def _checked_revision(thing: str, if_match: str | None, current: int) -> int:
+    """Return the revision that the write is based on."""
+    if if_match is None:
+        raise RevisionRequired(f'{thing} needs If-Match: "{current}" (its revision), so that no change is lost')
+    text = if_match.removeprefix("W/").strip('"')
+    if text == ANY_REVISION:
+        return current
+    if not text.isdigit() or int(text) != current:
+        raise RevisionMismatch(thing, current, text)
+    return current
+
+
+def _require_state(record: ExperimentRecord, verb: str, *allowed: State) -> None:
+    if record.state not in allowed:
+        name = record.document.name
+        raise Conflict(f"cannot {verb} experiment {name!r}: it is {record.state}, not {' or '.join(allowed)}")
+
+
+def _refuse_changes(record: ExperimentRecord, document: Experiment) -> None:
+    for field in Experiment.__struct_fields__:
+        changed = getattr(document, field) != getattr(record.document, field)
+        if changed and field not in _CHANGEABLE_WHILE_RUNNING:
+            name = record.document.name
+            raise Conflict(
+                f"experiment {name!r} is {record.state}: {field!r} can no longer change, only "
+                f"{' and '.join(sorted(_CHANGEABLE_WHILE_RUNNING))}; create a new experiment"
+            )
+
+
+def _reweighted(epoch: Epoch, change: Change) -> Change:
+    counts = quantise(change.document.weights())
+    table = reweight(epoch.table, counts)
+    if table == epoch.table:
+        return change
+    return msgspec.structs.replace(change, epoch=Epoch(epoch.number + 1, table), reason="new weights")

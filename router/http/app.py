@@ -1,0 +1,45 @@
+"""The Litestar application over one service."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from litestar import Litestar
+from litestar.di import Provide
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import SwaggerRenderPlugin
+
+from router.http.control_plane import CONTROL_PLANE
+from router.http.data_plane import DATA_PLANE
+from router.http.health import live, ready
+from router.http.problems import HANDLERS
+from router.service import Service
+from router.settings import Settings, load
+
+_DESCRIPTION = """\
+Routes prediction traffic to several models behind one endpoint, records every decision with the probability with which
+its arm was chosen, and counts the outcomes that come back. Errors are RFC 9457 problem details."""
+
+
+def create_app(settings: Settings | None = None) -> Litestar:
+    """Return the application; raises CannotStart when settings or ledger do not allow to serve."""
+    settings = load() if settings is None else settings
+    service = Service(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        await service.start()
+        try:
+            yield
+        finally:
+            await service.stop()
+
+    return Litestar(
+        [*DATA_PLANE, *CONTROL_PLANE, live, ready],
+        dependencies={"service": Provide(lambda: service, sync_to_thread=False)},
+        exception_handlers=HANDLERS,
+        lifespan=[lifespan],
+        openapi_config=OpenAPIConfig(
+            title="Turnout", version="1", description=_DESCRIPTION, render_plugins=[SwaggerRenderPlugin()]
+        ),
+        request_max_body_size=settings.max_body_bytes,
+    )

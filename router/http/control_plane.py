@@ -1,0 +1,197 @@
+"""The calls that operators make: endpoints, experiments and models; a write answers with the new revision as ETag."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Annotated, TypeVar
+
+import msgspec
+from litestar import Response, get, post, put
+from litestar.di import NamedDependency
+from litestar.params import FromPath, HeaderParameter, JSONBody
+from litestar.status_codes import HTTP_200_OK
+
+from models.manifest import Manifest
+from models.reference import ModelReference
+from router.documents import Endpoint, Experiment
+from router.errors import InvalidDocument
+from router.http.views import (
+    EndpointView,
+    EpochView,
+    ExperimentView,
+    endpoint_view,
+    epoch_view,
+    experiment_view,
+)
+from router.ledger.control import ExperimentRecord
+from router.service import Service
+
+IfMatch = Annotated[
+    str | None,
+    HeaderParameter(name="If-Match", description='The revision that the change is based on, such as "3".'),
+]
+View = TypeVar("View", EndpointView, ExperimentView)
+Record = TypeVar("Record")
+
+
+class ModelView(msgspec.Struct, frozen=True):
+    """A model version in the registry."""
+
+    model: str
+    runtime: str
+    output: str
+    created_at: str
+
+
+@get("/v1/endpoints", sync_to_thread=True, tags=["endpoints"])
+def list_endpoints(service: NamedDependency[Service]) -> list[EndpointView]:
+    """List the endpoints, by name."""
+    return [endpoint_view(record) for record in service.control.endpoints()]
+
+
+@get("/v1/endpoints/{name:str}", sync_to_thread=True, tags=["endpoints"])
+def read_endpoint(name: FromPath[str], service: NamedDependency[Service]) -> Response[EndpointView]:
+    """Return one endpoint."""
+    return _tagged(endpoint_view(service.control.endpoint(name)))
+
+
+@post("/v1/endpoints", tags=["endpoints"])
+async def create_endpoint(data: JSONBody[Endpoint], service: NamedDependency[Service]) -> Response[EndpointView]:
+    """Create an endpoint; its champion serves at once."""
+    record = await _write(service, lambda: service.control.create_endpoint(data))
+    return _tagged(endpoint_view(record))
+
+
+@put("/v1/endpoints/{name:str}", tags=["endpoints"])
+async def replace_endpoint(
+    name: FromPath[str], data: JSONBody[Endpoint], service: NamedDependency[Service], if_match: IfMatch = None
+) -> Response[EndpointView]:
+    """Replace an endpoint, for instance to change its champion."""
+    _same_name(name, data.name)
+    record = await _write(service, lambda: service.control.replace_endpoint(data, if_match))
+    return _tagged(endpoint_view(record))
+
+
+@get("/v1/experiments", sync_to_thread=True, tags=["experiments"])
+def list_experiments(service: NamedDependency[Service]) -> list[ExperimentView]:
+    """List the experiments in the order in which they may take a unit."""
+    return [experiment_view(record) for record in service.control.experiments()]
+
+
+@get("/v1/experiments/{name:str}", sync_to_thread=True, tags=["experiments"])
+def read_experiment(name: FromPath[str], service: NamedDependency[Service]) -> Response[ExperimentView]:
+    """Return one experiment."""
+    return _tagged(experiment_view(service.control.experiment(name)))
+
+
+@get("/v1/experiments/{name:str}/allocation", sync_to_thread=True, tags=["experiments"])
+def read_allocation(name: FromPath[str], service: NamedDependency[Service]) -> list[EpochView]:
+    """Return the experiment's epochs, oldest first, with the arms' probabilities."""
+    document = service.control.experiment(name).document
+    return [epoch_view(record, document) for record in service.control.epochs(name)]
+
+
+@post("/v1/experiments", tags=["experiments"])
+async def create_experiment(data: JSONBody[Experiment], service: NamedDependency[Service]) -> Response[ExperimentView]:
+    """Create an experiment as a draft; it takes units once it is started."""
+    record = await _write(service, lambda: service.control.create_experiment(data))
+    return _tagged(experiment_view(record))
+
+
+@put("/v1/experiments/{name:str}", tags=["experiments"])
+async def replace_experiment(
+    name: FromPath[str],
+    data: JSONBody[Experiment],
+    service: NamedDependency[Service],
+    if_match: IfMatch = None,
+) -> Response[ExperimentView]:
+    """Replace a draft, or change the weights or traffic of a started experiment; units move as little as possible."""
+    _same_name(name, data.name)
+    record = await _write(service, lambda: service.control.replace_experiment(data, if_match))
+    return _tagged(experiment_view(record))
+
+
+@post("/v1/experiments/{name:str}/start", status_code=HTTP_200_OK, tags=["experiments"])
+async def start_experiment(
+    name: FromPath[str], service: NamedDependency[Service], if_match: IfMatch = None
+) -> Response[ExperimentView]:
+    """Start a draft: it takes units from now on."""
+    return await _moved(service, lambda: service.control.start(name, if_match))
+
+
+@post("/v1/experiments/{name:str}/pause", status_code=HTTP_200_OK, tags=["experiments"])
+async def pause_experiment(
+    name: FromPath[str], service: NamedDependency[Service], if_match: IfMatch = None
+) -> Response[ExperimentView]:
+    """Stop taking units; the champion serves them until the experiment is resumed."""
+    return await _moved(service, lambda: service.control.pause(name, if_match))
+
+
+@post("/v1/experiments/{name:str}/resume", status_code=HTTP_200_OK, tags=["experiments"])
+async def resume_experiment(
+    name: FromPath[str], service: NamedDependency[Service], if_match: IfMatch = None
+) -> Response[ExperimentView]:
+    """Take units again; every unit gets the arm that it had."""
+    return await _moved(service, lambda: service.control.resume(name, if_match))
+
+
+@post("/v1/experiments/{name:str}/conclude", status_code=HTTP_200_OK, tags=["experiments"])
+async def conclude_experiment(
+    name: FromPath[str], service: NamedDependency[Service], if_match: IfMatch = None
+) -> Response[ExperimentView]:
+    """End the experiment for good; late outcomes still count."""
+    return await _moved(service, lambda: service.control.conclude(name, if_match))
+
+
+@get("/v1/models", sync_to_thread=True, tags=["models"])
+def list_models(service: NamedDependency[Service]) -> list[ModelView]:
+    """List the model versions in the registry."""
+    manifests = [service.registry.manifest(reference) for reference in service.registry.references()]
+    return [
+        ModelView(f"{each.name}@{each.version}", each.runtime, each.signature.output, str(each.created_at))
+        for each in manifests
+    ]
+
+
+@get("/v1/models/{reference:str}", sync_to_thread=True, tags=["models"])
+def read_model(reference: FromPath[str], service: NamedDependency[Service]) -> Manifest:
+    """Return the manifest of `name@version`: signature, metrics, datasets, parity and digests."""
+    return service.registry.manifest(ModelReference.parse(reference))
+
+
+CONTROL_PLANE = [
+    list_endpoints,
+    read_endpoint,
+    create_endpoint,
+    replace_endpoint,
+    list_experiments,
+    read_experiment,
+    read_allocation,
+    create_experiment,
+    replace_experiment,
+    start_experiment,
+    pause_experiment,
+    resume_experiment,
+    conclude_experiment,
+    list_models,
+    read_model,
+]
+
+
+async def _write(service: Service, change: Callable[[], Record]) -> Record:
+    """Make the change in a thread, then serve by it before the client is answered."""
+    record = await asyncio.to_thread(change)
+    await service.refresh()
+    return record
+
+
+async def _moved(service: Service, move: Callable[[], ExperimentRecord]) -> Response[ExperimentView]:
+    return _tagged(experiment_view(await _write(service, move)))
+
+
+def _tagged(view: View) -> Response[View]:
+    return Response(view, headers={"ETag": f'"{view.revision}"'})
+
+
+def _same_name(path: str, body: str) -> None:
+    if path != body:
+        raise InvalidDocument(f"the path names {path!r} but the document {body!r}; a name cannot change", field="name")

@@ -1,0 +1,86 @@
+"""The calls that applications make: predict, outcomes, decisions. Bodies go to the service as the bytes they are."""
+
+from typing import Any
+
+import msgspec
+from litestar import MediaType, Request, Response, get, post
+from litestar.datastructures import State
+from litestar.di import NamedDependency
+from litestar.params import FromPath
+from litestar.status_codes import HTTP_200_OK
+
+from router.http.examples import OutcomesOperation, PredictOperation
+from router.http.views import DecisionView, decision_view
+from router.ledger.records import Receipt
+from router.service import Service
+
+_encode = msgspec.json.Encoder().encode
+_WHITESPACE = b" \t\r\n"
+
+
+class ReceiptView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of one outcome."""
+
+    status: str
+    reason: str | None = None
+
+
+class ReceiptsView(msgspec.Struct, frozen=True):
+    """What became of each outcome of a list, in order, and how many of each there are."""
+
+    accepted: int
+    duplicate: int
+    rejected: int
+    receipts: list[ReceiptView]
+
+
+@post(
+    "/v1/endpoints/{endpoint:str}/predict",
+    status_code=HTTP_200_OK,
+    operation_class=PredictOperation,
+    tags=["predict"],
+    summary="Predict, and record which model version did and with which probability it was chosen",
+)
+async def predict(
+    endpoint: FromPath[str], request: Request[Any, Any, State], service: NamedDependency[Service]
+) -> Response[bytes]:
+    """Route one request to an arm and answer once the decision is durable."""
+    body = await request.body()
+    return Response(await service.predictor.predict(endpoint, body), media_type=MediaType.JSON)
+
+
+@post(
+    "/v1/outcomes",
+    status_code=HTTP_200_OK,
+    operation_class=OutcomesOperation,
+    tags=["outcomes"],
+    summary="Post what came of decisions: one outcome or a list",
+)
+async def post_outcomes(request: Request[Any, Any, State], service: NamedDependency[Service]) -> Response[bytes]:
+    """Record outcomes and answer, once they are durable, what became of each."""
+    body = await request.body()
+    if body.lstrip(_WHITESPACE).startswith(b"["):
+        content = _encode(_receipts(await service.outcomes.record_many(body)))
+    else:
+        content = _encode(ReceiptView(*await service.outcomes.record_one(body)))
+    return Response(content, media_type=MediaType.JSON)
+
+
+@get("/v1/decisions/{decision_id:str}", sync_to_thread=True, tags=["decisions"])
+def read_decision(decision_id: FromPath[str], service: NamedDependency[Service]) -> DecisionView:
+    """Return what was decided and what came of it."""
+    raw, _ = service.signer.parse(decision_id)
+    return decision_view(service.decisions.read(raw), service.decisions.outcomes(raw))
+
+
+DATA_PLANE = [predict, post_outcomes, read_decision]
+
+
+def _receipts(receipts: list[Receipt]) -> ReceiptsView:
+    statuses = [receipt.status for receipt in receipts]
+    return ReceiptsView(
+        accepted=statuses.count("accepted"),
+        duplicate=statuses.count("duplicate"),
+        rejected=statuses.count("rejected"),
+        receipts=[ReceiptView(*receipt) for receipt in receipts],
+    )

@@ -1,0 +1,143 @@
+"""What the API returns for stored things: documents with their revision, state and times."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from router.assignment.epochs import to_runs
+from router.assignment.hashing import BUCKETS
+from router.decision_id import encode
+from router.documents import Endpoint, Experiment
+from router.ledger.control import EndpointRecord, EpochRecord, ExperimentRecord, State
+from router.ledger.reading import StoredDecision, StoredOutcome
+
+
+class EndpointView(msgspec.Struct, frozen=True):
+    """An endpoint; send `revision` back in If-Match to change it."""
+
+    document: Endpoint
+    revision: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class ExperimentView(msgspec.Struct, frozen=True):
+    """An experiment; `epoch` is its newest table of arm probabilities, null before the start."""
+
+    document: Experiment
+    state: State
+    revision: int
+    epoch: int | None
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+class EpochView(msgspec.Struct, frozen=True):
+    """A table of arm probabilities; `runs` are [buckets, arm number] in bucket order."""
+
+    epoch: int
+    probabilities: dict[str, float]
+    reason: str
+    published_at: datetime
+    runs: list[tuple[int, int]]
+
+
+class OutcomeView(msgspec.Struct, frozen=True):
+    """An outcome of a decision."""
+
+    metric: str
+    item: int
+    id: str | None
+    value: float
+    at: datetime
+    received_at: datetime
+
+
+class DecisionView(msgspec.Struct, frozen=True):
+    """What was decided and what came of it."""
+
+    decision_id: str
+    decided_at: datetime
+    endpoint: str
+    experiment: str | None
+    epoch: int | None
+    arm: str | None
+    propensity: float
+    unit: str
+    model: str
+    served_model: str
+    fallback: str | None
+    context: dict[str, Any] | None
+    inputs: list[dict[str, Any]]
+    predictions: list[float]
+    outcomes: list[OutcomeView]
+
+
+def endpoint_view(record: EndpointRecord) -> EndpointView:
+    """Return an endpoint as the API shows it."""
+    return EndpointView(record.document, record.revision, at(record.created_ms), at(record.updated_ms))
+
+
+def experiment_view(record: ExperimentRecord) -> ExperimentView:
+    """Return an experiment as the API shows it."""
+    return ExperimentView(
+        document=record.document,
+        state=record.state,
+        revision=record.revision,
+        epoch=None if record.epoch is None else record.epoch.number,
+        created_at=at(record.created_ms),
+        started_at=None if record.started_ms is None else at(record.started_ms),
+        ended_at=None if record.ended_ms is None else at(record.ended_ms),
+    )
+
+
+def epoch_view(record: EpochRecord, experiment: Experiment) -> EpochView:
+    """Return an epoch with its arms' names."""
+    table = record.epoch.table
+    return EpochView(
+        epoch=record.epoch.number,
+        probabilities={arm.name: table.count(number) / BUCKETS for number, arm in enumerate(experiment.arms)},
+        reason=record.reason,
+        published_at=at(record.published_ms),
+        runs=to_runs(table),
+    )
+
+
+def decision_view(stored: StoredDecision, outcomes: list[StoredOutcome]) -> DecisionView:
+    """Return a decision and its outcomes as the API shows them."""
+    row = stored.row
+    return DecisionView(
+        decision_id=encode(row.id),
+        decided_at=at(row.decided_ms),
+        endpoint=row.endpoint,
+        experiment=stored.experiment,
+        epoch=row.epoch,
+        arm=stored.arm,
+        propensity=row.propensity,
+        unit=row.unit,
+        model=row.model,
+        served_model=row.served_model,
+        fallback=row.fallback,
+        context=None if row.context is None else msgspec.json.decode(row.context),
+        inputs=msgspec.json.decode(row.inputs),
+        predictions=msgspec.json.decode(row.predictions),
+        outcomes=[_outcome_view(outcome) for outcome in outcomes],
+    )
+
+
+def at(milliseconds: int) -> datetime:
+    """Return a time as the API shows it, in UTC."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _outcome_view(outcome: StoredOutcome) -> OutcomeView:
+    return OutcomeView(
+        metric=outcome.metric,
+        item=outcome.item,
+        id=outcome.outcome_id or None,
+        value=outcome.value,
+        at=at(outcome.occurred_ms),
+        received_at=at(outcome.received_ms),
+    )

@@ -1,0 +1,242 @@
+"""Endpoints, experiments and epochs in the ledger; every write is a compare-and-set on the revision."""
+
+from typing import Any, Literal
+
+import msgspec
+from sqlalchemy import Connection, Engine, RowMapping, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from router.assignment.epochs import Epoch, dump_runs, load_runs
+from router.documents import Endpoint, Experiment
+from router.errors import AlreadyExists, RevisionMismatch, UnknownEndpoint, UnknownExperiment
+from router.ledger import schema
+from router.ledger.database import for_reading
+
+State = Literal["draft", "running", "paused", "concluded"]
+
+
+class EndpointRecord(msgspec.Struct, frozen=True):
+    """An endpoint as stored."""
+
+    document: Endpoint
+    revision: int
+    created_ms: int
+    updated_ms: int
+
+
+class ExperimentRecord(msgspec.Struct, frozen=True):
+    """An experiment as stored, with its newest epoch (none before the first start)."""
+
+    id: int
+    document: Experiment
+    state: State
+    revision: int
+    created_ms: int
+    started_ms: int | None
+    ended_ms: int | None
+    epoch: Epoch | None
+
+
+class EpochRecord(msgspec.Struct, frozen=True):
+    """An epoch as stored: why it was published, and when."""
+
+    epoch: Epoch
+    reason: str
+    published_ms: int
+
+
+class Change(msgspec.Struct, frozen=True):
+    """A new state of an experiment: what replaces what, and the epoch to publish with it."""
+
+    document: Experiment
+    state: State
+    started_ms: int | None
+    ended_ms: int | None
+    epoch: Epoch | None = None
+    reason: str = ""
+
+
+class ControlTables:
+    """Reads and writes the control tables; safe to use from several threads and processes."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._writing = engine
+        self._reading = for_reading(engine)
+
+    def version(self) -> int:
+        """Return a number that rises with every write."""
+        with self._reading.connect() as connection:
+            version: int = connection.execute(select(schema.control_version.c.version)).scalar_one()
+            return version
+
+    def endpoints(self) -> list[EndpointRecord]:
+        """Return every endpoint, by name."""
+        with self._reading.connect() as connection:
+            rows = connection.execute(select(schema.endpoints).order_by(schema.endpoints.c.name)).mappings()
+            return [_endpoint(row) for row in rows]
+
+    def endpoint(self, name: str) -> EndpointRecord:
+        """Return one endpoint, or raise UnknownEndpoint."""
+        records = self.endpoints()
+        for record in records:
+            if record.document.name == name:
+                return record
+        raise UnknownEndpoint(name, [record.document.name for record in records])
+
+    def create_endpoint(self, document: Endpoint, now_ms: int) -> None:
+        """Store a new endpoint, or raise AlreadyExists."""
+        values = {
+            "name": document.name,
+            "revision": 1,
+            "document": _dump(document),
+            "created_ms": now_ms,
+            "updated_ms": now_ms,
+        }
+        with self._writing.begin() as connection:
+            _insert_named(connection, schema.endpoints, values, f"endpoint {document.name!r}")
+            _rise(connection)
+
+    def replace_endpoint(self, document: Endpoint, revision: int, now_ms: int) -> None:
+        """Replace an endpoint's document if it is still at `revision`, or raise RevisionMismatch."""
+        table = schema.endpoints
+        statement = (
+            update(table)
+            .where(table.c.name == document.name, table.c.revision == revision)
+            .values(document=_dump(document), revision=revision + 1, updated_ms=now_ms)
+        )
+        with self._writing.begin() as connection:
+            if connection.execute(statement).rowcount == 0:
+                current = connection.scalar(select(table.c.revision).where(table.c.name == document.name))
+                raise RevisionMismatch(f"endpoint {document.name!r}", current or 0, revision)
+            _rise(connection)
+
+    def experiments(self) -> list[ExperimentRecord]:
+        """Return every experiment, oldest first: the order in which they may take a unit."""
+        table, epochs = schema.experiments, schema.epochs
+        newest = select(epochs.c.experiment_id, func.max(epochs.c.epoch).label("epoch")).group_by(
+            epochs.c.experiment_id
+        )
+        last = newest.subquery()
+        query = (
+            select(table, epochs.c.epoch, epochs.c.runs)
+            .outerjoin(last, last.c.experiment_id == table.c.id)
+            .outerjoin(epochs, (epochs.c.experiment_id == table.c.id) & (epochs.c.epoch == last.c.epoch))
+            .order_by(table.c.id)
+        )
+        with self._reading.connect() as connection:
+            return [_experiment(row) for row in connection.execute(query).mappings()]
+
+    def experiment(self, name: str) -> ExperimentRecord:
+        """Return one experiment, or raise UnknownExperiment."""
+        records = self.experiments()
+        for record in records:
+            if record.document.name == name:
+                return record
+        raise UnknownExperiment(name, [record.document.name for record in records])
+
+    def create_experiment(self, document: Experiment, now_ms: int) -> None:
+        """Store a new experiment as a draft, or raise AlreadyExists."""
+        values = {
+            "name": document.name,
+            "endpoint": document.endpoint,
+            "state": "draft",
+            "revision": 1,
+            "document": _dump(document),
+            "created_ms": now_ms,
+        }
+        with self._writing.begin() as connection:
+            key = _insert_named(connection, schema.experiments, values, f"experiment {document.name!r}")
+            _write_arms(connection, key, document)
+            _rise(connection)
+
+    def change_experiment(self, record: ExperimentRecord, change: Change, now_ms: int) -> None:
+        """Store a change based on `record`, or raise RevisionMismatch; its epoch appears in the same transaction."""
+        table = schema.experiments
+        statement = (
+            update(table)
+            .where(table.c.id == record.id, table.c.revision == record.revision)
+            .values(
+                document=_dump(change.document),
+                state=change.state,
+                revision=record.revision + 1,
+                started_ms=change.started_ms,
+                ended_ms=change.ended_ms,
+            )
+        )
+        with self._writing.begin() as connection:
+            if connection.execute(statement).rowcount == 0:
+                current = connection.scalar(select(table.c.revision).where(table.c.id == record.id))
+                raise RevisionMismatch(f"experiment {record.document.name!r}", current or 0, record.revision)
+            _write_arms(connection, record.id, change.document)
+            if change.epoch is not None:
+                _publish(connection, record.id, change.epoch, change.reason, now_ms)
+            _rise(connection)
+
+    def epochs(self, experiment_id: int) -> list[EpochRecord]:
+        """Return an experiment's epochs, oldest first."""
+        table = schema.epochs
+        columns = (table.c.epoch, table.c.runs, table.c.reason, table.c.published_ms)
+        query = select(*columns).where(table.c.experiment_id == experiment_id).order_by(table.c.epoch)
+        with self._reading.connect() as connection:
+            return [
+                EpochRecord(Epoch(number, load_runs(runs)), reason, published_ms)
+                for number, runs, reason, published_ms in connection.execute(query)
+            ]
+
+
+def _insert_named(connection: Connection, table: Any, values: dict[str, Any], thing: str) -> int:
+    try:
+        result = connection.execute(insert(table).values(**values))
+    except IntegrityError as error:
+        raise AlreadyExists(f"{thing} exists already; choose another name or change that one") from error
+    key = result.inserted_primary_key
+    return key[0] if key is not None and isinstance(key[0], int) else 0
+
+
+def _write_arms(connection: Connection, experiment_id: int, document: Experiment) -> None:
+    table = schema.arms
+    connection.execute(table.delete().where(table.c.experiment_id == experiment_id))
+    rows = [
+        {"experiment_id": experiment_id, "arm": number, "name": arm.name, "model": arm.model}
+        for number, arm in enumerate(document.arms)
+    ]
+    connection.execute(insert(table), rows)
+
+
+def _publish(connection: Connection, experiment_id: int, epoch: Epoch, reason: str, now_ms: int) -> None:
+    connection.execute(
+        insert(schema.epochs).values(
+            experiment_id=experiment_id,
+            epoch=epoch.number,
+            runs=dump_runs(epoch.table),
+            reason=reason,
+            published_ms=now_ms,
+        )
+    )
+
+
+def _rise(connection: Connection) -> None:
+    table = schema.control_version
+    connection.execute(update(table).values(version=table.c.version + 1))
+
+
+def _dump(document: Endpoint | Experiment) -> str:
+    return msgspec.json.encode(document).decode()
+
+
+def _endpoint(row: RowMapping) -> EndpointRecord:
+    document = msgspec.json.decode(row["document"], type=Endpoint)
+    return EndpointRecord(document, row["revision"], row["created_ms"], row["updated_ms"])
+
+
+def _experiment(row: RowMapping) -> ExperimentRecord:
+    return ExperimentRecord(
+        id=row["id"],
+        document=msgspec.json.decode(row["document"], type=Experiment),
+        state=row["state"],
+        revision=row["revision"],
+        created_ms=row["created_ms"],
+        started_ms=row["started_ms"],
+        ended_ms=row["ended_ms"],
+        epoch=None if row["epoch"] is None else Epoch(row["epoch"], load_runs(row["runs"])),
+    )

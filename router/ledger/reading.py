@@ -1,0 +1,62 @@
+"""Reading decisions and their outcomes back."""
+
+from typing import NamedTuple
+
+from sqlalchemy import Engine, select
+
+from router.decision_id import encode
+from router.errors import UnknownDecision
+from router.ledger import schema
+from router.ledger.database import for_reading
+from router.ledger.records import DecisionRow
+
+
+class StoredDecision(NamedTuple):
+    """A decision with the names of its experiment and arm (None outside experiments)."""
+
+    row: DecisionRow
+    experiment: str | None
+    arm: str | None
+
+
+class StoredOutcome(NamedTuple):
+    """An outcome of a decision; times in milliseconds since 1970."""
+
+    metric: str
+    item: int
+    outcome_id: str
+    value: float
+    prediction: float | None
+    occurred_ms: int
+    received_ms: int
+
+
+class DecisionTables:
+    """Looks single decisions up; safe to use from several threads."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = for_reading(engine)
+
+    def read(self, decision_id: bytes) -> StoredDecision:
+        """Return one decision, or raise UnknownDecision."""
+        decisions, experiments, arms = schema.decisions, schema.experiments, schema.arms
+        query = (
+            select(*decisions.c, experiments.c.name.label("experiment"), arms.c.name.label("arm_name"))
+            .outerjoin(experiments, experiments.c.id == decisions.c.experiment_id)
+            .outerjoin(arms, (arms.c.experiment_id == decisions.c.experiment_id) & (arms.c.arm == decisions.c.arm))
+            .where(decisions.c.id == decision_id)
+        )
+        with self._engine.connect() as connection:
+            found = connection.execute(query).one_or_none()
+        if found is None:
+            raise UnknownDecision(encode(decision_id))
+        *row, experiment, arm = found
+        return StoredDecision(DecisionRow(*row), experiment, arm)
+
+    def outcomes(self, decision_id: bytes) -> list[StoredOutcome]:
+        """Return the decision's outcomes in the order of receipt."""
+        table = schema.outcomes
+        columns = [table.c[name] for name in StoredOutcome._fields]
+        query = select(*columns).where(table.c.decision_id == decision_id).order_by(table.c.received_ms, table.c.metric)
+        with self._engine.connect() as connection:
+            return [StoredOutcome(*row) for row in connection.execute(query)]

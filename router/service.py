@@ -1,0 +1,92 @@
+"""The router without HTTP: one object that owns the ledger, the models and the current routes."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+
+from models.registry import Registry
+from router.control import Control
+from router.decision_id import Signer
+from router.errors import TurnoutError
+from router.ledger.control import ControlTables
+from router.ledger.database import open_database, upgrade
+from router.ledger.reading import DecisionTables
+from router.ledger.writer import LedgerWriter
+from router.serving.loading import RouteLoader
+from router.serving.outcomes import OutcomeRecorder
+from router.serving.predict import Predictor
+from router.serving.routes import Routes
+from router.settings import Settings
+
+REFRESH_S = 0.5
+"""How often a process looks for control writes of other processes; the staleness bound is this plus loading time."""
+
+_logger = logging.getLogger(__name__)
+
+
+def system_clock() -> int:
+    """Return milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+class Service:
+    """Everything between `start` and `stop` of one router process."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], int] = system_clock) -> None:
+        engine = open_database(settings.database)
+        upgrade(engine)
+        self._engine = engine
+        self.registry = Registry(settings.registry)
+        tables = ControlTables(engine)
+        self._tables = tables
+        self._loader = RouteLoader(tables, self.registry)
+        self._routes = Routes(-1, {}, {}, {}, {})
+        self._refreshing = asyncio.Lock()
+        self._polling: asyncio.Task[None] | None = None
+        self.signer = Signer(settings.secrets())
+        self.decisions = DecisionTables(engine)
+        self.control = Control(tables, self.registry, clock)
+        self._writer = LedgerWriter(engine, queue_size=settings.queue_size, clock=clock)
+        self.predictor = Predictor(
+            self.routes, self._writer, self.decisions, self.signer, max_batch=settings.max_batch, clock=clock
+        )
+        self.outcomes = OutcomeRecorder(
+            self.routes, self._writer, self.signer, max_batch=settings.max_batch, clock=clock
+        )
+
+    def routes(self) -> Routes:
+        """Return the current snapshot."""
+        return self._routes
+
+    async def start(self) -> None:
+        """Load the models, begin to commit and begin to follow other processes' writes."""
+        self._writer.start()
+        await self.refresh()
+        self._polling = asyncio.create_task(self._poll())
+
+    async def stop(self) -> None:
+        """Commit what is queued and release everything."""
+        if self._polling is not None:
+            self._polling.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._polling
+        self.predictor.close()
+        await asyncio.to_thread(self._writer.stop)
+        self._engine.dispose()
+
+    async def refresh(self) -> None:
+        """Read the control tables if they changed, load new models, then swap the routes; requests never wait."""
+        async with self._refreshing:
+            version = await asyncio.to_thread(self._tables.version)
+            if version != self._routes.version:
+                self._routes = await asyncio.to_thread(self._loader.load)
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(REFRESH_S)
+            try:
+                await self.refresh()
+            except (TurnoutError, OSError):
+                _logger.exception("cannot refresh the routes; the last ones stay in use")

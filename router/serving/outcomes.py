@@ -1,0 +1,168 @@
+"""Outcomes: from posted rows to observations that the ledger can fold, with a receipt for every row."""
+
+import math
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+
+from analysis.statistics.scores import PROBABILITY_SCORES
+from router.decision_id import NO_EXPERIMENT, DecisionId, Signer
+from router.documents import BinaryMetric, Experiment, Name, ScoreMetric, split_path
+from router.errors import InvalidRequest, RequestTooLarge
+from router.ledger.records import Fold, Observation, Receipt
+from router.ledger.writer import LedgerWriter
+from router.serving.routes import Routes
+
+_MILLISECONDS_PER_MINUTE = 60_000
+_CLOCK_TOLERANCE_MS = 300_000
+
+
+class PostedOutcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Something observed later about a decision: reward, click, or ground-truth label."""
+
+    decision_id: str
+    metric: Name
+    value: float | bool
+    """A finite number; true and false count as 1 and 0."""
+    item: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """The row of the decision's inputs that it is about."""
+    at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+    """When it happened, if not now."""
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] | None = None
+    """Tells apart several outcomes of one decision, metric and item."""
+
+
+class OutcomeRecorder:
+    """Records outcomes through the current routes."""
+
+    def __init__(
+        self,
+        routes: Callable[[], Routes],
+        writer: LedgerWriter,
+        signer: Signer,
+        *,
+        max_batch: int,
+        clock: Callable[[], int],
+    ) -> None:
+        self._routes = routes
+        self._writer = writer
+        self._signer = signer
+        self._max_batch = max_batch
+        self._clock = clock
+        self._rows = msgspec.json.Decoder(list[PostedOutcome])
+        self._row = msgspec.json.Decoder(PostedOutcome)
+        self._raw_rows = msgspec.json.Decoder(list[msgspec.Raw])
+
+    async def record_one(self, body: bytes) -> Receipt:
+        """Record one outcome; raises InvalidRequest instead of returning a rejection."""
+        try:
+            observation = self._observation(self._row.decode(body))
+        except msgspec.DecodeError as error:
+            raise _invalid(error) from None
+        receipt = (await self._writer.observe([observation]))[0]
+        if receipt.status == "rejected":
+            raise InvalidRequest(receipt.reason or "rejected")
+        return receipt
+
+    async def record_many(self, body: bytes) -> list[Receipt]:
+        """Record a list; a bad row is rejected with its reason and does not stop the others."""
+        rows = self._decode(body)
+        if len(rows) > self._max_batch:
+            raise RequestTooLarge(f"{len(rows)} outcomes in one request; the limit is {self._max_batch}: send less")
+        checked = [row if isinstance(row, Receipt) else self._check(row) for row in rows]
+        sound = [row for row in checked if isinstance(row, Observation)]
+        recorded = iter(await self._writer.observe(sound) if sound else [])
+        return [next(recorded) if isinstance(row, Observation) else row for row in checked]
+
+    def _decode(self, body: bytes) -> Sequence[PostedOutcome | Receipt]:
+        try:
+            return self._rows.decode(body)
+        except msgspec.ValidationError:
+            return [self._decode_row(raw) for raw in self._raw_rows.decode(body)]
+        except msgspec.DecodeError as error:
+            raise _invalid(error) from None
+
+    def _decode_row(self, raw: msgspec.Raw) -> PostedOutcome | Receipt:
+        try:
+            return self._row.decode(raw)
+        except msgspec.DecodeError as error:
+            return Receipt("rejected", str(_invalid(error)))
+
+    def _check(self, row: PostedOutcome) -> Observation | Receipt:
+        try:
+            return self._observation(row)
+        except InvalidRequest as error:
+            return Receipt("rejected", str(error))
+
+    def _observation(self, row: PostedOutcome) -> Observation:
+        """Return what to store, or raise InvalidRequest naming the field."""
+        raw, decision = self._signer.parse(row.decision_id)
+        now_ms = self._clock()
+        in_experiment = decision.experiment_id != NO_EXPERIMENT
+        return Observation(
+            decision_id=raw,
+            metric=row.metric,
+            item=row.item,
+            outcome_id=row.id or "",
+            value=_finite(row.value),
+            experiment_id=decision.experiment_id if in_experiment else None,
+            arm=decision.arm if in_experiment else None,
+            minute=decision.decided_ms // _MILLISECONDS_PER_MINUTE,
+            occurred_ms=now_ms if row.at is None else _occurred(row.at, now_ms),
+            folds=self._folds(decision, row) if in_experiment else (),
+        )
+
+    def _folds(self, decision: DecisionId, row: PostedOutcome) -> tuple[Fold, ...]:
+        record = self._routes().experiments.get(decision.experiment_id)
+        if record is None:
+            raise InvalidRequest(f"experiment {decision.experiment_id} of this decision is not known here")
+        fed = [metric for metric in record.document.metrics if row.metric in metric.outcome_names()]
+        if not fed:
+            raise InvalidRequest(_unknown_metric(record.document, row.metric), field="metric")
+        if row.value not in (0, 1) and any(_needs_zero_or_one(metric) for metric in fed):
+            raise InvalidRequest(f"{row.metric!r} takes 0 or 1, not {row.value!r}", field="value")
+        return tuple(
+            Fold(metric.name, metric.score) if isinstance(metric, ScoreMetric) else Fold(row_name(metric, row), None)
+            for metric in fed
+        )
+
+
+def row_name(metric: Any, row: PostedOutcome) -> str:
+    """Return the name of the statistic that an unscored outcome feeds: a ratio metric has two."""
+    return row.metric if len(metric.outcome_names()) > 1 else str(metric.name)
+
+
+def _needs_zero_or_one(metric: Any) -> bool:
+    if isinstance(metric, ScoreMetric):
+        return metric.score in PROBABILITY_SCORES
+    return isinstance(metric, BinaryMetric)
+
+
+def _unknown_metric(experiment: Experiment, name: str) -> str:
+    expected = sorted({outcome for metric in experiment.metrics for outcome in metric.outcome_names()})
+    computed = next((metric for metric in experiment.metrics if metric.name == name), None)
+    if isinstance(computed, ScoreMetric):
+        return f"{name!r} is computed by the router from the label {computed.label!r}; post {computed.label!r} instead"
+    return f"experiment {experiment.name!r} has no metric fed by {name!r}; it takes: {', '.join(expected)}"
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise InvalidRequest(f"value must be a finite number, not {value!r}", field="value")
+    return float(value)
+
+
+def _occurred(at: datetime, now_ms: int) -> int:
+    occurred_ms = round(at.timestamp() * 1000)
+    if occurred_ms > now_ms + _CLOCK_TOLERANCE_MS:
+        raise InvalidRequest(f"at {at.isoformat()} lies in the future; check the sender's clock", field="at")
+    return occurred_ms
+
+
+def _invalid(error: msgspec.DecodeError) -> InvalidRequest:
+    if not isinstance(error, msgspec.ValidationError):
+        return InvalidRequest(f"the body is not valid JSON: {error}; NaN and Infinity are not JSON either")
+    message, field = split_path(error)
+    return InvalidRequest(f"{field or 'the outcome'}: {message}", field=field)

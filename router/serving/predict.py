@@ -1,0 +1,201 @@
+"""One prediction, from the request's bytes to the reply's: decide, predict, sign, commit, answer."""
+
+import asyncio
+import math
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import msgspec
+
+from router.assignment.hashing import BUCKETS
+from router.decision_id import NO_EXPERIMENT, DecisionId, Signer, encode
+from router.errors import Conflict, InvalidInput, PredictionFailed, RequestTooLarge
+from router.ledger.reading import DecisionTables
+from router.ledger.records import DecisionRow
+from router.ledger.writer import LedgerWriter
+from router.serving.assign import Assignment, assign
+from router.serving.requests import PredictReply, explain_invalid_request
+from router.serving.routes import EndpointRoute, Routes, ServedModel
+
+_LARGEST_INLINE_BATCH = 64
+
+Rows = Sequence[msgspec.Struct]
+
+_encode_json = msgspec.json.Encoder().encode
+
+
+class Answer(NamedTuple):
+    """Predictions, the model version that made them, and why it is not the assigned one (None when it is)."""
+
+    predictions: list[float]
+    served_model: str
+    fallback: str | None
+
+
+class Predictor:
+    """Answers predict requests through the current routes."""
+
+    def __init__(
+        self,
+        routes: Callable[[], Routes],
+        writer: LedgerWriter,
+        decisions: DecisionTables,
+        signer: Signer,
+        *,
+        max_batch: int,
+        clock: Callable[[], int],
+    ) -> None:
+        self._routes = routes
+        self._writer = writer
+        self._decisions = decisions
+        self._signer = signer
+        self._max_batch = max_batch
+        self._clock = clock
+        self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="model")
+
+    def close(self) -> None:
+        """Wait for the models that still run in threads."""
+        self._threads.shutdown(cancel_futures=True)
+
+    async def predict(self, endpoint: str, body: bytes) -> bytes:
+        """Return the JSON reply to a predict request once its decision is durable.
+
+        Raises:
+            UnknownEndpoint, InvalidRequest, RequestTooLarge: Nothing was decided.
+            PredictionFailed, Unavailable: Nothing was acknowledged.
+        """
+        routes = self._routes()
+        route = routes.endpoint(endpoint)
+        request = self._decode(route, body)
+        single = not isinstance(request.inputs, list)
+        rows = [request.inputs] if single else request.inputs
+        nonce = os.urandom(8)
+        assignment = assign(route, request.unit, request.context, nonce)
+        answer = await self._answer(route, assignment, rows)
+        row = self._row(route, request, rows, assignment, answer, nonce)
+        bound = await self._writer.decide(row, request.id)
+        if bound != row.id:
+            return await self._replay(route, bound, row, single)
+        return _reply(row, _names(assignment), answer.predictions, single)
+
+    def _decode(self, route: EndpointRoute, body: bytes) -> Any:
+        try:
+            request = route.decoder.decode(body)
+        except msgspec.DecodeError as error:
+            raise explain_invalid_request(body, error, route.signature) from None
+        if isinstance(request.inputs, list):
+            self._check_size(len(request.inputs))
+        return request
+
+    def _check_size(self, rows: int) -> None:
+        if rows == 0:
+            raise InvalidInput("the list of inputs is empty; send at least one", field="inputs")
+        if rows > self._max_batch:
+            raise RequestTooLarge(
+                f"{rows} inputs in one request; the limit is {self._max_batch}: send several requests"
+            )
+
+    async def _answer(self, route: EndpointRoute, assignment: Assignment | None, rows: Rows) -> Answer:
+        champion = route.champion
+        assigned = champion if assignment is None else assignment.arm.served
+        try:
+            return Answer(await self._run(assigned, rows, route.timeout_s), assigned.reference, None)
+        except Exception as error:
+            reason = _describe(error, route.timeout_s)
+            if assigned.reference == champion.reference:
+                raise PredictionFailed(f"champion {champion.reference!r} of {route.name!r}: {reason}") from error
+        try:
+            return Answer(await self._run(champion, rows, route.timeout_s), champion.reference, reason)
+        except Exception as error:
+            message = f"arm {assigned.reference!r}: {reason}; champion {champion.reference!r}: {error}"
+            raise PredictionFailed(f"endpoint {route.name!r}: {message}") from error
+
+    async def _run(self, served: ServedModel, rows: Rows, timeout_s: float) -> list[float]:
+        model, encoder = served.model, served.encoder
+        if model is None or encoder is None:
+            raise PredictionFailed(served.problem or "the model is not loaded")
+        batch = encoder.encode(rows)
+        if served.inline and len(rows) <= _LARGEST_INLINE_BATCH:
+            predictions = model.predict(batch)
+        else:
+            loop = asyncio.get_running_loop()
+            call = loop.run_in_executor(self._threads, model.predict, batch)
+            predictions = await asyncio.wait_for(call, timeout_s)
+        values: list[float] = predictions.tolist()
+        if not all(map(math.isfinite, values)):
+            raise PredictionFailed("it predicted a value that is not finite")
+        return values
+
+    def _row(
+        self,
+        route: EndpointRoute,
+        request: Any,
+        rows: Rows,
+        assignment: Assignment | None,
+        answer: Answer,
+        nonce: bytes,
+    ) -> DecisionRow:
+        now_ms = self._clock()
+        if assignment is None:
+            content = DecisionId(now_ms, NO_EXPERIMENT, 0, 0, BUCKETS, nonce)
+            drawn: tuple[int | None, int | None, int | None] = (None, None, None)
+            model = route.champion.reference
+        else:
+            experiment = assignment.experiment
+            drawn = (experiment.id, experiment.epoch.number, assignment.number)
+            content = DecisionId(now_ms, *drawn, assignment.slots, nonce)
+            model = assignment.arm.served.reference
+        return DecisionRow(
+            self._signer.sign(content),
+            now_ms,
+            route.name,
+            *drawn,
+            content.propensity,
+            request.unit,
+            model,
+            answer.served_model,
+            answer.fallback,
+            _encode_json(request.context).decode() if request.context else None,
+            _encode_json(rows).decode(),
+            _encode_json(answer.predictions).decode(),
+        )
+
+    async def _replay(self, route: EndpointRoute, bound: bytes, row: DecisionRow, single: bool) -> bytes:
+        """Answer a retry with the decision that its key is bound to."""
+        stored = await asyncio.to_thread(self._decisions.read, bound)
+        if (stored.row.unit, stored.row.inputs, stored.row.context) != (row.unit, row.inputs, row.context):
+            raise Conflict(f"id belongs to decision {encode(bound)!r}, made for another unit, context or inputs")
+        predictions = msgspec.json.decode(stored.row.predictions, type=list[float])
+        return _reply(stored.row, (stored.experiment, stored.arm), predictions, single)
+
+
+def _names(assignment: Assignment | None) -> tuple[str | None, str | None]:
+    return (None, None) if assignment is None else (assignment.experiment.name, assignment.arm.name)
+
+
+def _reply(row: DecisionRow, names: tuple[str | None, str | None], predictions: list[float], single: bool) -> bytes:
+    experiment, arm = names
+    reply = PredictReply(
+        decision_id=encode(row.id),
+        endpoint=row.endpoint,
+        experiment=experiment,
+        epoch=row.epoch,
+        arm=arm,
+        model=row.model,
+        propensity=row.propensity,
+    )
+    if single:
+        reply.prediction = predictions[0]
+    else:
+        reply.predictions = predictions
+    if row.fallback is not None:
+        reply.served_model, reply.fallback = row.served_model, row.fallback
+    return _encode_json(reply)
+
+
+def _describe(error: Exception, timeout_s: float) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no prediction within {timeout_s * 1000:g} ms"
+    return f"{type(error).__name__}: {error}" if not isinstance(error, PredictionFailed) else str(error)

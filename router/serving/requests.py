@@ -1,0 +1,80 @@
+"""The predict request of an endpoint, decoded straight into a type made from its signature, and its reply."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+
+from models.signature import Signature, input_struct
+from router.assignment.audience import Scalar
+from router.documents import split_path
+from router.errors import InvalidInput, InvalidRequest
+
+Unit = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
+Key = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+Context = dict[Annotated[str, msgspec.Meta(max_length=128)], Scalar]
+
+
+class PredictReply(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What a prediction was and how its arm was chosen. `prediction` answers a single input, `predictions` a list."""
+
+    decision_id: str
+    endpoint: str
+    experiment: str | None
+    epoch: int | None
+    arm: str | None
+    model: str
+    propensity: float
+    prediction: float | msgspec.UnsetType = msgspec.UNSET
+    predictions: list[float] | msgspec.UnsetType = msgspec.UNSET
+    served_model: str | None = None
+    """The model version that answered, where it is not the assigned one."""
+    fallback: str | None = None
+    """Why."""
+
+
+def request_decoder(signature: Signature) -> msgspec.json.Decoder[Any]:
+    """Return the decoder of `{unit, inputs, context?, id?}`, where inputs is one row or a list of rows."""
+    row = input_struct(signature)
+    request = msgspec.defstruct(
+        "PredictRequest",
+        [
+            ("unit", Unit),
+            ("inputs", row | list[row]),  # type: ignore[valid-type]
+            ("context", Context, msgspec.field(default_factory=dict)),
+            ("id", Key | None, None),
+        ],
+        frozen=True,
+        forbid_unknown_fields=True,
+    )
+    return msgspec.json.Decoder(request)
+
+
+def explain_invalid_request(body: bytes, error: msgspec.DecodeError, signature: Signature) -> InvalidRequest:
+    """Return the error to answer with: field, the value found there and what the endpoint expects."""
+    if not isinstance(error, msgspec.ValidationError):
+        return InvalidRequest(f"the body is not valid JSON: {error}; NaN and Infinity are not JSON either")
+    message, field = split_path(error)
+    found = _describe_value(body, field)
+    expected = ", ".join(f"{feature.name} ({feature.kind})" for feature in signature.features)
+    remedy = f"; the endpoint takes {expected}" if (field or "").startswith("inputs") else ""
+    return InvalidInput(f"{message}{found}{remedy}", field=field)
+
+
+def _describe_value(body: bytes, field: str | None) -> str:
+    """Return what stands at msgspec's path `field`, for the message; empty where that cannot be said."""
+    value: Any = msgspec.json.decode(body)
+    try:
+        for part in _parts(field or ""):
+            value = value[part]
+    except (KeyError, IndexError, TypeError):
+        return ""
+    if isinstance(value, dict | list):
+        return ""
+    shown = msgspec.json.encode(value).decode()
+    return f" (got {shown if len(shown) <= 80 else shown[:77] + '...'})"
+
+
+def _parts(field: str) -> Sequence[str | int]:
+    parts = field.replace("[", ".[").split(".")
+    return [int(part[1:-1]) if part[1:-1].isdigit() and part.startswith("[") else part for part in parts if part]

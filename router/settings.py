@@ -1,0 +1,102 @@
+"""Settings: read once at the edge from turnout.toml and TURNOUT_* variables, typed, every wrong value named."""
+
+import contextlib
+import os
+import secrets
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from router.documents import split_path
+from router.errors import CannotStart
+
+_PREFIX = "TURNOUT_"
+_CONFIG_FILE = Path("turnout.toml")
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything that can be configured. A variable `TURNOUT_X` wins over `x` in turnout.toml."""
+
+    database: Annotated[str, msgspec.Meta(pattern="^sqlite:///.+")] = "sqlite:///var/turnout.db"
+    registry: Path = Path("var/registry")
+    lake: Path = Path("var/lake")
+    secret: Annotated[str, msgspec.Meta(min_length=16)] | None = None
+    """Signs decision ids. Several, separated by commas: the first signs, all are accepted. Without one, a random
+    secret is made beside the database at the first start."""
+    host: str = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8400
+    max_body_bytes: Annotated[int, msgspec.Meta(ge=1024)] = 1_048_576
+    max_batch: Annotated[int, msgspec.Meta(ge=1)] = 1000
+    queue_size: Annotated[int, msgspec.Meta(ge=1)] = 10_000
+
+    @property
+    def database_path(self) -> Path:
+        """The SQLite file."""
+        return Path(self.database.removeprefix("sqlite:///"))
+
+    def secrets(self) -> list[str]:
+        """Return the signing secrets, newest first, making and keeping one when none is configured."""
+        if self.secret is not None:
+            return [part.strip() for part in self.secret.split(",") if part.strip()]
+        return [_kept_secret(self.database_path.with_suffix(".secret"))]
+
+
+def load(environment: Mapping[str, str] | None = None, config: Path = _CONFIG_FILE) -> Settings:
+    """Return the settings of this process.
+
+    Raises:
+        CannotStart: A value is wrong or a name is unknown; the message names it and where it was set.
+    """
+    variables = os.environ if environment is None else environment
+    from_file = _read_config(config)
+    from_environment = {
+        name.removeprefix(_PREFIX).lower(): value for name, value in variables.items() if name.startswith(_PREFIX)
+    }
+    _refuse_unknown({str(config): from_file, "the environment": from_environment})
+    try:
+        return msgspec.convert({**from_file, **from_environment}, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        message, field = split_path(error)
+        origin = f"{_PREFIX}{(field or '').upper()}" if field in from_environment else f"{field} in {config}"
+        raise CannotStart(f"setting {origin} is wrong: {message}") from None
+
+
+def _read_config(config: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(config.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise CannotStart(f"cannot read settings from {config}: {error}") from error
+
+
+def _refuse_unknown(sources: Mapping[str, Mapping[str, Any]]) -> None:
+    known = Settings.__struct_fields__
+    for origin, values in sources.items():
+        for name in values:
+            if name not in known:
+                raise CannotStart(f"{origin} sets {name!r}, which is no setting; settings: {', '.join(known)}")
+
+
+def _kept_secret(path: Path) -> str:
+    """Return the secret stored at `path`; the first process to get there makes it, readable by its owner only."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            _write_once(path, secrets.token_urlsafe(32))
+        return path.read_text(encoding="ascii")
+    except OSError as error:
+        raise CannotStart(f"cannot keep a signing secret at {path}: {error}; set TURNOUT_SECRET") from error
+
+
+def _write_once(path: Path, text: str) -> None:
+    """Link the complete file into place, so that of several processes one wins and none reads half of it."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, encoding="ascii") as file:
+        file.write(text)
+        file.flush()
+        with contextlib.suppress(FileExistsError):
+            os.link(file.name, path)
