@@ -9,6 +9,7 @@
     ├── ExperimentNotFound      the source has no experiment of that name
     ├── InvalidExperiment       the experiment's document says something that cannot be analysed
     ├── UnknownMetric           the experiment has no metric of that name, or none of the kind asked for
+    ├── UnknownArm              the experiment has no treatment arm of that name
     └── InvalidLevel            a significance level outside (0, 1)
 
 A message names the thing, its value and what to do about it.
@@ -49,6 +50,10 @@ class InvalidExperiment(AnalysisError):
 
 class UnknownMetric(AnalysisError):
     """The experiment has no metric of the given name."""
+
+
+class UnknownArm(AnalysisError):
+    """The experiment has no treatment arm of the given name."""
 
 
 class InvalidLevel(AnalysisError):

@@ -46,7 +46,8 @@ def absolute_error(prediction: Values, label: Values) -> Values:
 
 def correct(prediction: Values, label: Values) -> Values:
     """1 where a probability of at least one half met the label 1, or a smaller one the label 0; else 0."""
-    return 1.0 * ((prediction >= 0.5) == (label == 1))
+    agreement: Values = 1.0 * ((prediction >= 0.5) == (label == 1))
+    return agreement
 
 
 SCORES: Mapping[str, Score] = MappingProxyType(

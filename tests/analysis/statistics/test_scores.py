@@ -91,8 +91,7 @@ def test_score_of_two_floats_is_quick(name: str) -> None:
 
 def test_scores_import_nothing_heavy() -> None:
     code = (
-        "import sys, analysis.statistics.scores;"
-        "print(sorted({'pandas', 'ibis', 'scipy', 'click'} & set(sys.modules)))"
+        "import sys, analysis.statistics.scores;print(sorted({'pandas', 'ibis', 'scipy', 'click'} & set(sys.modules)))"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"

@@ -1,0 +1,176 @@
+"""One experiment as the ledger records it: arms, metrics, epochs."""
+
+import json
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from analysis.errors import ExperimentNotFound, InvalidExperiment, UnknownMetric
+from analysis.source import Source
+
+Direction = Literal["increase", "decrease"]
+
+
+class Metric(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
+    """How outcomes become a number per unit; `margin` is in the metric's own unit."""
+
+    name: str
+    direction: Direction
+    role: Literal["primary", "secondary", "guardrail"] = "secondary"
+    window_s: int = 86_400
+    margin: float | None = None
+
+    @property
+    def wanted(self) -> str:
+        """What is better, in words."""
+        return "lower is better" if self.direction == "decrease" else "higher is better"
+
+
+class BinaryMetric(Metric, tag="binary", frozen=True, kw_only=True):
+    """0 or 1; `default` counts for what has no outcome when its window closes."""
+
+    default: float | None = None
+
+
+class NumericMetric(Metric, tag="numeric", frozen=True, kw_only=True):
+    """A number; `default` counts for what has no outcome when its window closes."""
+
+    default: float | None = None
+
+
+class RatioMetric(Metric, tag="ratio", frozen=True, kw_only=True):
+    """The sum of one outcome divided by the sum of another."""
+
+    numerator: str
+    denominator: str
+
+
+class ScoreMetric(Metric, tag="score", frozen=True, kw_only=True):
+    """A score of the prediction against the label that came later."""
+
+    score: str
+    label: str
+
+
+AnyMetric = BinaryMetric | NumericMetric | RatioMetric | ScoreMetric
+
+
+class _Document(msgspec.Struct, frozen=True):
+    metrics: list[AnyMetric]
+    randomise: Literal["unit", "request"] = "unit"
+
+
+class Arm(NamedTuple):
+    """One option, with its number in decisions and epochs."""
+
+    number: int
+    name: str
+    model: str
+
+
+class Epoch(NamedTuple):
+    """A published table of arm probabilities; `shares[i]` belongs to the i-th arm."""
+
+    number: int
+    shares: tuple[float, ...]
+
+
+class Experiment(NamedTuple):
+    """Arms (control first), metrics and epochs of one experiment."""
+
+    id: int
+    name: str
+    endpoint: str
+    state: str
+    randomise: str
+    arms: tuple[Arm, ...]
+    metrics: tuple[AnyMetric, ...]
+    epochs: tuple[Epoch, ...]
+
+    @property
+    def control(self) -> Arm:
+        """The first arm, against which the others are compared."""
+        return self.arms[0]
+
+    @property
+    def treatments(self) -> tuple[Arm, ...]:
+        """Every arm but the control."""
+        return self.arms[1:]
+
+    @property
+    def primary(self) -> AnyMetric:
+        """The metric that decides; the first one when none is marked."""
+        return next((metric for metric in self.metrics if metric.role == "primary"), self.metrics[0])
+
+    def metric(self, name: str) -> AnyMetric:
+        """The metric of that name; UnknownMetric if there is none."""
+        for metric in self.metrics:
+            if metric.name == name:
+                return metric
+        known = ", ".join(metric.name for metric in self.metrics)
+        raise UnknownMetric(f"experiment {self.name!r} has no metric {name!r}; its metrics: {known}")
+
+
+def read_experiment(source: Source, name: str) -> Experiment:
+    """Read an experiment by name.
+
+    Raises:
+        ExperimentNotFound: With the names that the source has.
+        InvalidExperiment: If its document, arms or epochs cannot be analysed.
+    """
+    table = source.tables["experiments"]
+    found = source.rows(table.filter(table["name"] == name))
+    if not found:
+        raise _not_found(source, name)
+    row = found[0]
+    document = _decode(name, row["document"])
+    arms = _read_arms(source, name, row["id"])
+    return Experiment(
+        id=row["id"],
+        name=name,
+        endpoint=row["endpoint"],
+        state=row["state"],
+        randomise=document.randomise,
+        arms=arms,
+        metrics=tuple(document.metrics),
+        epochs=_read_epochs(source, row["id"], [arm.number for arm in arms]),
+    )
+
+
+def _not_found(source: Source, name: str) -> ExperimentNotFound:
+    names = source.rows(source.tables["experiments"].select("name").order_by("name"))
+    known = ", ".join(row["name"] for row in names) or "none"
+    return ExperimentNotFound(
+        f"{source.name} has no experiment {name!r}; it has: {known}. If the experiment is elsewhere, or not exported "
+        "yet, name its ledger (sqlite:///PATH) as the source"
+    )
+
+
+def _decode(name: str, document: str) -> _Document:
+    try:
+        decoded = msgspec.json.decode(document, type=_Document)
+    except msgspec.DecodeError as error:
+        raise InvalidExperiment(f"the document of experiment {name!r} cannot be analysed: {error}") from error
+    if not decoded.metrics:
+        raise InvalidExperiment(f"experiment {name!r} has no metrics; nothing can be compared")
+    return decoded
+
+
+def _read_arms(source: Source, name: str, experiment_id: int) -> tuple[Arm, ...]:
+    table = source.tables["arms"]
+    rows = source.rows(table.filter(table["experiment_id"] == experiment_id).order_by("arm"))
+    if len(rows) < 2:
+        raise InvalidExperiment(f"experiment {name!r} has {len(rows)} arm(s) in the ledger; a comparison needs two")
+    return tuple(Arm(row["arm"], row["name"], row["model"]) for row in rows)
+
+
+def _read_epochs(source: Source, experiment_id: int, arms: list[int]) -> tuple[Epoch, ...]:
+    table = source.tables["epochs"]
+    rows = source.rows(table.filter(table["experiment_id"] == experiment_id).order_by("epoch"))
+    return tuple(Epoch(row["epoch"], _shares(row["runs"], arms)) for row in rows)
+
+
+def _shares(runs: str, arms: list[int]) -> tuple[float, ...]:
+    pairs = json.loads(runs)
+    total = sum(buckets for buckets, _ in pairs)
+    return tuple(sum(buckets for buckets, number in pairs if number == arm) / total for arm in arms)

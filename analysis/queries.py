@@ -1,0 +1,222 @@
+"""Queries over the ledger's tables, written once in Ibis; only aggregates leave the engine.
+
+A metric becomes observations, each with the decision's arm (intention to treat), unit and time:
+
+- an outcome with a default counts once per item of every matured decision, whether or not something was observed;
+- any other outcome, and every label, counts once per item that has one, whenever it arrives;
+- a ratio sums its two outcomes per decision, and an outcome that did not happen adds nothing.
+
+Several outcomes of one item: values add up, a binary one happened or not, and repeated labels are averaged.
+"""
+
+from typing import NamedTuple
+
+import ibis
+import ibis.expr.types as ir
+
+from analysis.errors import InvalidExperiment
+from analysis.experiment import AnyMetric, BinaryMetric, Experiment, NumericMetric, RatioMetric, ScoreMetric
+from analysis.source import Source
+from analysis.statistics.scores import SCORES, SMALLEST_PROBABILITY
+
+
+class Log(NamedTuple):
+    """The decisions and outcomes of one experiment, as they were known at `now_ms`."""
+
+    decisions: ir.Table
+    outcomes: ir.Table
+    now_ms: int
+
+
+def log_of(source: Source, experiment: Experiment, now_ms: int) -> Log:
+    """Select what belongs to the experiment and was recorded until `now_ms`."""
+    decisions, outcomes = source.tables["decisions"], source.tables["outcomes"]
+    return Log(
+        decisions.filter(decisions["experiment_id"] == experiment.id, decisions["decided_ms"] <= now_ms),
+        outcomes.filter(outcomes["experiment_id"] == experiment.id, outcomes["received_ms"] <= now_ms),
+        now_ms,
+    )
+
+
+def observations(log: Log, metric: AnyMetric) -> ir.Table:
+    """What was observed of a metric: arm, unit, decided_ms, numerator, denominator, observations (a count)."""
+    match metric:
+        case RatioMetric():
+            return _ratio_observations(log, metric)
+        case ScoreMetric():
+            return _scored_items(log, metric)
+        case BinaryMetric(default=None) | NumericMetric(default=None):
+            return _observed_items(log, metric)
+        case BinaryMetric() | NumericMetric():
+            return _matured_decisions(log, metric)
+
+
+def _ratio_observations(log: Log, metric: RatioMetric) -> ir.Table:
+    numerator = log.outcomes["metric"] == metric.numerator
+    denominator = log.outcomes["metric"] == metric.denominator
+    nothing = ibis.literal(0.0)
+    per_decision = (
+        log.outcomes.filter(numerator | denominator)
+        .group_by("decision_id")
+        .aggregate(
+            numerator=ibis.ifelse(numerator, log.outcomes["value"], nothing).sum(),
+            denominator=ibis.ifelse(denominator, log.outcomes["value"], nothing).sum(),
+        )
+    )
+    return _with_decision(log, per_decision.mutate(observations=1))
+
+
+def _scored_items(log: Log, metric: ScoreMetric) -> ir.Table:
+    labels = _labels(log, metric.label)
+    score = score_expression(metric.score, labels["prediction"], labels["value"])
+    per_item = labels.group_by("decision_id", "item").aggregate(numerator=score.mean())
+    return _with_decision(log, per_item.mutate(denominator=1.0, observations=1))
+
+
+def _observed_items(log: Log, metric: BinaryMetric | NumericMetric) -> ir.Table:
+    posted = log.outcomes.filter(log.outcomes["metric"] == metric.name)
+    per_item = posted.group_by("decision_id", "item").aggregate(numerator=_value_of_item(posted, metric))
+    return _with_decision(log, per_item.mutate(denominator=1.0, observations=1))
+
+
+def _matured_decisions(log: Log, metric: BinaryMetric | NumericMetric) -> ir.Table:
+    matured = _matured(log, metric)
+    posted = log.outcomes.filter(log.outcomes["metric"] == metric.name)
+    joined = posted.join(matured, posted["decision_id"] == matured["id"])
+    in_time = joined.filter(joined["occurred_ms"] <= joined["decided_ms"] + 1000 * metric.window_s)
+    per_item = in_time.group_by("decision_id", "item").aggregate(value=_value_of_item(in_time, metric))
+    answered = per_item.group_by("decision_id").aggregate(total=per_item["value"].sum(), items=per_item.count())
+    decisions = matured.left_join(answered, matured["id"] == answered["decision_id"])
+    items = _items(decisions["predictions"])
+    silent = items - decisions["items"].fill_null(0)
+    return decisions.select(
+        "arm",
+        "unit",
+        "decided_ms",
+        numerator=decisions["total"].fill_null(0.0) + silent * float(metric.default or 0.0),
+        denominator=items.cast("float64"),
+        observations=items,
+    )
+
+
+def _matured(log: Log, metric: AnyMetric) -> ir.Table:
+    return log.decisions.filter(log.decisions["decided_ms"] + 1000 * metric.window_s <= log.now_ms)
+
+
+def _value_of_item(posted: ir.Table, metric: AnyMetric) -> ir.Value:
+    return posted["value"].max() if isinstance(metric, BinaryMetric) else posted["value"].sum()
+
+
+def _labels(log: Log, label: str) -> ir.Table:
+    return log.outcomes.filter(log.outcomes["metric"] == label, log.outcomes["prediction"].notnull())
+
+
+def _with_decision(log: Log, values: ir.Table) -> ir.Table:
+    joined = values.join(log.decisions, values["decision_id"] == log.decisions["id"])
+    return joined.select("arm", "unit", "decided_ms", "numerator", "denominator", "observations")
+
+
+def _items(predictions: ir.Value) -> ir.Value:
+    # An array of numbers has one comma fewer than numbers; engines disagree on JSON functions, not on this.
+    return predictions.length() - predictions.replace(",", "").length() + 1
+
+
+def score_expression(name: str, prediction: ir.Value, label: ir.Value) -> ir.Value:
+    """The score of that name (analysis.statistics.scores) as an expression for the engine."""
+    match name:
+        case "brier":
+            return (prediction - label) * (prediction - label)
+        case "log_loss":
+            happened = (label - 1 + prediction).abs()
+            return -ibis.greatest(happened, SMALLEST_PROBABILITY).ln()
+        case "absolute_error":
+            return (prediction - label).abs()
+        case "correct":
+            return ((prediction >= 0.5) == (label == 1)).cast("float64")
+        case _:
+            raise InvalidExperiment(f"score {name!r} cannot be analysed; scores: {', '.join(SCORES)}")
+
+
+def per_unit(observed: ir.Table) -> ir.Table:
+    """Sums per (arm, unit), the cluster of every comparison: arm, unit, numerator, denominator, observations."""
+    return observed.group_by("arm", "unit").aggregate(
+        numerator=observed["numerator"].sum(),
+        denominator=observed["denominator"].sum(),
+        observations=observed["observations"].sum(),
+    )
+
+
+def per_period(observed: ir.Table, width_ms: int) -> ir.Table:
+    """Sums and sums of products over units, per arm and period of `width_ms`: what a ratio and its error need."""
+    start = (observed["decided_ms"] - observed["decided_ms"] % width_ms).name("start_ms")
+    units = observed.group_by("arm", start, "unit").aggregate(
+        n=observed["numerator"].sum(), d=observed["denominator"].sum(), observations=observed["observations"].sum()
+    )
+    return (
+        units.group_by("arm", "start_ms")
+        .aggregate(
+            units=units.count(),
+            observations=units["observations"].sum(),
+            numerator=units["n"].sum(),
+            denominator=units["d"].sum(),
+            nn=(units["n"] * units["n"]).sum(),
+            nd=(units["n"] * units["d"]).sum(),
+            dd=(units["d"] * units["d"]).sum(),
+        )
+        .order_by("start_ms", "arm")
+    )
+
+
+def traffic(log: Log) -> ir.Table:
+    """Per arm: decisions, units, fallbacks (answered by the champion)."""
+    decisions = log.decisions
+    return decisions.group_by("arm").aggregate(
+        decisions=decisions.count(),
+        units=decisions["unit"].nunique(),
+        fallbacks=decisions["fallback"].count(),
+    )
+
+
+def span(log: Log) -> ir.Table:
+    """One row: first and last decision in ms, null without decisions."""
+    decided_ms = log.decisions["decided_ms"]
+    return log.decisions.aggregate(first_ms=decided_ms.min(), last_ms=decided_ms.max())
+
+
+def shared_units(log: Log) -> ir.Table:
+    """One row: how many units got more than one arm."""
+    arms = log.decisions.group_by("unit").aggregate(arms=log.decisions["arm"].nunique())
+    shared = arms.filter(arms["arms"] > 1)
+    return shared.aggregate(units=shared.count())
+
+
+def waiting(log: Log, metric: AnyMetric) -> ir.Table:
+    """One row: how many decisions are not matured yet for the metric."""
+    closes_ms = log.decisions["decided_ms"] + 1000 * metric.window_s
+    open_ = log.decisions.filter(closes_ms > log.now_ms)
+    return open_.aggregate(decisions=open_.count())
+
+
+def draws(log: Log, randomise: str) -> ir.Table:
+    """Independent draws per (epoch, arm): a unit's first decision, or every decision when requests are randomised."""
+    decisions = log.decisions
+    if randomise == "unit":
+        order = ibis.row_number().over(group_by=decisions["unit"], order_by=decisions["id"])
+        numbered = decisions.select("epoch", "arm", order=order)
+        decisions = numbered.filter(numbered["order"] == 0)
+    return decisions.group_by("epoch", "arm").aggregate(draws=decisions.count())
+
+
+def reliability(log: Log, metric: ScoreMetric, bins: int) -> ir.Table:
+    """Per arm and equal-width bin of the predicted probability: labels, mean prediction, mean label."""
+    labels = _labels(log, metric.label)
+    joined = labels.join(log.decisions, labels["decision_id"] == log.decisions["id"])
+    number = (joined["prediction"] * bins).floor().cast("int64")
+    placed = joined.select(
+        log.decisions["arm"], "prediction", "value", bin=ibis.ifelse(number >= bins, bins - 1, number)
+    )
+    return (
+        placed.group_by("arm", "bin")
+        .aggregate(labels=placed.count(), predicted=placed["prediction"].mean(), observed=placed["value"].mean())
+        .order_by("arm", "bin")
+    )

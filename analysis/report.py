@@ -1,0 +1,242 @@
+"""The result of one experiment: `analysis.load("name").summary()`."""
+
+import time
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis import queries
+from analysis.errors import InvalidLevel, UnknownArm, UnknownMetric
+from analysis.experiment import AnyMetric, Experiment, ScoreMetric, read_experiment
+from analysis.fixed_horizon import Sample, read_samples
+from analysis.results import Comparison, Result, Traffic, compare_arms, confidence_of
+from analysis.source import Source, open_source
+from analysis.statistics.sample_ratio import SampleRatio, sample_ratio
+from analysis.statistics.scores import PROBABILITY_SCORES
+from analysis.verdict import Verdict, decide, leading_arm
+
+if TYPE_CHECKING:
+    from analysis.plots import Plots
+
+_PERIODS_MS = (60_000, 300_000, 1_800_000, 3_600_000, 21_600_000, 86_400_000, 604_800_000)
+_MOST_PERIODS = 48
+_Z = 1.959963984540054
+
+
+def load(
+    name: str,
+    source: str | Path | None = None,
+    *,
+    alpha: float = 0.05,
+    now_ms: int | None = None,
+) -> "Report":
+    """Load the result of the experiment `name` as it was at `now_ms` (default: the clock).
+
+    `source` is `sqlite:///PATH` for a ledger or the path of a lake; by default the lake of $TURNOUT_LAKE if logs were
+    exported to it, else the ledger of $TURNOUT_DATABASE. `alpha` is the chance of a wrong "better" or "worse" in a
+    metric; it is split over the treatment arms.
+
+    Raises:
+        SourceError: If the source is missing, corrupted, or of another schema.
+        ExperimentNotFound: With the experiments that the source has.
+        InvalidExperiment: If the experiment's document cannot be analysed.
+        InvalidLevel: If alpha is not between 0 and 1.
+    """
+    if not 0 < alpha < 1:
+        raise InvalidLevel(f"alpha is {alpha:g}; it must be between 0 and 1, such as 0.05")
+    opened = open_source(source)
+    moment = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    return Report(opened, read_experiment(opened, name), alpha=alpha, now_ms=moment)
+
+
+class Report:
+    """The result of one experiment at one moment.
+
+    Intervals and p-values are fixed-horizon: valid when read once, at the end that was planned. A report that is read
+    again and again until it shows a difference finds one too often.
+    """
+
+    def __init__(self, source: Source, experiment: Experiment, *, alpha: float, now_ms: int) -> None:
+        self.source = source.name
+        self.experiment = experiment
+        self.alpha = alpha
+        self.now_ms = now_ms
+        self._source = source
+        self._log = queries.log_of(source, experiment, now_ms)
+
+    def summary(self) -> pd.DataFrame:
+        """One row per metric and arm, control first; the columns are those of `analysis.results.Result`.
+
+        Differences and lifts (percent) are against the control, clustered by (arm, unit). p_value is per comparison:
+        set it against 1 - confidence, which is alpha divided by the number of treatment arms.
+        """
+        return pd.DataFrame(self.results, columns=pd.Index(Result._fields))
+
+    def verdict(self, arm: str | None = None) -> Verdict:
+        """What to do with a treatment arm, by default the one that leads in the primary metric."""
+        names = [treatment.name for treatment in self.experiment.treatments]
+        chosen = leading_arm(self.experiment, self.results) if arm is None else arm
+        if chosen not in names:
+            known = ", ".join(names)
+            raise UnknownArm(f"experiment {self.experiment.name!r} has no treatment arm {chosen!r}; it has: {known}")
+        return decide(self.experiment, self.results, chosen, self.srm())
+
+    def srm(self) -> SampleRatio:
+        """Test the traffic per arm against every epoch's own probabilities; p below 0.001 is a mismatch."""
+        return sample_ratio(self._draws, self._shares)
+
+    def assignments(self) -> pd.DataFrame:
+        """What `srm` tests: draws and expected draws per epoch and arm.
+
+        A draw is a unit's first decision, or every decision where requests are randomised.
+        """
+        expected = self._draws.sum(axis=1, keepdims=True) * self._shares
+        rows = [
+            (epoch.number, arm.name, int(self._draws[i, j]), float(expected[i, j]))
+            for i, epoch in enumerate(self.experiment.epochs)
+            for j, arm in enumerate(self.experiment.arms)
+        ]
+        return pd.DataFrame(rows, columns=pd.Index(["epoch", "arm", "draws", "expected_draws"]))
+
+    def timeline(self, metric: str | None = None) -> pd.DataFrame:
+        """Mean of a metric (default: the primary) per arm and period of the decisions, with 95 % intervals.
+
+        Columns: period (its start, UTC), arm, units, observations, mean, low, high; the interval is nan for one unit.
+        """
+        chosen = self.experiment.primary if metric is None else self.experiment.metric(metric)
+        query = queries.per_period(queries.observations(self._log, chosen), self._period_ms)
+        frame = pd.DataFrame(
+            self._source.rows(query),
+            columns=pd.Index(
+                ["arm", "start_ms", "units", "observations", "numerator", "denominator", "nn", "nd", "dd"]
+            ),
+        )
+        mean = frame["numerator"] / frame["denominator"]
+        squares = frame["nn"] - 2 * mean * frame["nd"] + mean**2 * frame["dd"]
+        correction = frame["units"] / (frame["units"] - 1).where(frame["units"] > 1)
+        error = np.sqrt((squares * correction).clip(lower=0)) / frame["denominator"].abs()
+        return pd.DataFrame(
+            {
+                "period": pd.to_datetime(frame["start_ms"], unit="ms", utc=True),
+                "arm": frame["arm"].map(self._arm_names),
+                "units": frame["units"],
+                "observations": frame["observations"],
+                "mean": mean,
+                "low": mean - _Z * error,
+                "high": mean + _Z * error,
+            }
+        )
+
+    def reliability(self, metric: str | None = None, *, bins: int = 10) -> pd.DataFrame:
+        """Predicted probability against observed frequency, per arm and bin, for a score of probabilities.
+
+        Columns: arm, labels, predicted, observed, low, high (95 % interval of Wilson 1927). UnknownMetric if the metric
+        is not a score of a probability, or no metric is.
+        """
+        rows = self._source.rows(queries.reliability(self._log, self._probability_score(metric), bins))
+        frame = pd.DataFrame(rows, columns=pd.Index(["arm", "bin", "labels", "predicted", "observed"]))
+        n, share = frame["labels"], frame["observed"]
+        centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+        half = _Z / (1 + _Z**2 / n) * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
+        placed = frame.assign(arm=frame["arm"].map(self._arm_names), low=centre - half, high=centre + half)
+        return placed.drop(columns="bin")
+
+    @property
+    def plot(self) -> "Plots":
+        """Altair charts of this report."""
+        from analysis.plots import Plots
+
+        return Plots(self)
+
+    @cached_property
+    def results(self) -> tuple[Result, ...]:
+        """The rows of `summary`."""
+        comparison = Comparison(
+            self.experiment,
+            self._traffic,
+            self.srm(),
+            confidence_of(self.alpha, len(self.experiment.treatments)),
+        )
+        return tuple(
+            row for metric in self.experiment.metrics for row in compare_arms(comparison, metric, self._samples(metric))
+        )
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know before trusting the numbers."""
+        return tuple(self._notes())
+
+    def _notes(self) -> Iterator[str]:
+        if self.experiment.state != "concluded":
+            yield (
+                f"the experiment is {self.experiment.state}; intervals and p-values are fixed-horizon: valid when read "
+                "once, at the planned end"
+            )
+        shared = self._source.rows(queries.shared_units(self._log))[0]["units"]
+        if shared:
+            yield (
+                f"{shared} units got more than one arm; each (arm, unit) is a cluster of its own, and the dependence "
+                "between the arms of one unit is not counted"
+            )
+        for arm in self.experiment.arms:
+            traffic = self._traffic.get(arm.number, Traffic())
+            if traffic.fallbacks:
+                yield (
+                    f"{traffic.fallbacks} of {traffic.decisions} decisions of {arm.name} were answered by the champion; "
+                    f"they count for {arm.name}, which was assigned (intention to treat)"
+                )
+        for metric in self.experiment.metrics:
+            waiting = self._source.rows(queries.waiting(self._log, metric))[0]["decisions"]
+            if waiting and getattr(metric, "default", None) is not None:
+                yield f"{waiting} decisions wait for their window of {metric.name} ({metric.window_s} s) to close"
+
+    def _samples(self, metric: AnyMetric) -> dict[int, Sample]:
+        return read_samples(self._source, queries.per_unit(queries.observations(self._log, metric)))
+
+    def _probability_score(self, name: str | None) -> ScoreMetric:
+        candidates = self.experiment.metrics if name is None else (self.experiment.metric(name),)
+        for metric in candidates:
+            if isinstance(metric, ScoreMetric) and metric.score in PROBABILITY_SCORES:
+                return metric
+        asked = "none of its metrics" if name is None else f"metric {name!r}"
+        raise UnknownMetric(
+            f"reliability needs a score of a probability ({', '.join(sorted(PROBABILITY_SCORES))}); in experiment "
+            f"{self.experiment.name!r} {asked} is not one"
+        )
+
+    @cached_property
+    def _traffic(self) -> dict[int, Traffic]:
+        rows = self._source.rows(queries.traffic(self._log))
+        return {row["arm"]: Traffic(row["units"], row["decisions"], row["fallbacks"]) for row in rows}
+
+    @cached_property
+    def _draws(self) -> NDArray[np.int64]:
+        rows = self._source.rows(queries.draws(self._log, self.experiment.randomise))
+        counts = {(row["epoch"], row["arm"]): row["draws"] for row in rows}
+        matrix = [
+            [counts.get((epoch.number, arm.number), 0) for arm in self.experiment.arms]
+            for epoch in self.experiment.epochs
+        ]
+        return np.array(matrix, dtype=np.int64).reshape(-1, len(self.experiment.arms))
+
+    @cached_property
+    def _shares(self) -> NDArray[np.float64]:
+        shares = [epoch.shares for epoch in self.experiment.epochs]
+        return np.array(shares, dtype=np.float64).reshape(-1, len(self.experiment.arms))
+
+    @cached_property
+    def _period_ms(self) -> int:
+        span = self._source.rows(queries.span(self._log))[0]
+        if span["first_ms"] is None:
+            return _PERIODS_MS[0]
+        length = span["last_ms"] - span["first_ms"]
+        return next((width for width in _PERIODS_MS if length <= _MOST_PERIODS * width), _PERIODS_MS[-1])
+
+    @cached_property
+    def _arm_names(self) -> dict[int, str]:
+        return {arm.number: arm.name for arm in self.experiment.arms}

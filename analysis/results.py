@@ -1,0 +1,114 @@
+"""The rows of a result: one per metric and arm, with numbers, a verdict and its reason."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Literal, NamedTuple
+
+from analysis.evidence import REFERENCE, Judgement, broken_split, insufficient, judge, missing_evidence
+from analysis.experiment import AnyMetric, Arm, Experiment
+from analysis.fixed_horizon import Effect, Sample, compare
+from analysis.statistics.sample_ratio import SampleRatio
+
+
+class Traffic(NamedTuple):
+    """What an arm was given, whatever became of it; fallbacks were answered by the champion."""
+
+    units: int = 0
+    decisions: int = 0
+    fallbacks: int = 0
+
+
+class Result(NamedTuple):
+    """An arm's result in one metric; differences and lifts are against the control, nan where they are unknown."""
+
+    metric: str
+    metric_role: str
+    direction: str
+    arm: str
+    role: Literal["control", "treatment"]
+    model: str
+    units: int
+    decisions: int
+    observed_units: int
+    observations: int
+    mean: float
+    difference: float
+    difference_low: float
+    difference_high: float
+    lift_percent: float
+    lift_low_percent: float
+    lift_high_percent: float
+    p_value: float
+    confidence: float
+    verdict: Literal["reference", "better", "worse", "insufficient"]
+    reason: str
+    sample_ratio_p_value: float
+
+
+class Comparison(NamedTuple):
+    """What the rows of every metric share: traffic by arm number, the split's test, the level of each interval."""
+
+    experiment: Experiment
+    traffic: Mapping[int, Traffic]
+    sample_ratio: SampleRatio
+    confidence: float
+
+
+_UNKNOWN = Effect(*[math.nan] * len(Effect._fields))
+
+
+def confidence_of(alpha: float, treatments: int) -> float:
+    """Level of each interval: alpha is split over the treatment arms of a metric (Bonferroni)."""
+    return 1 - alpha / treatments
+
+
+def compare_arms(comparison: Comparison, metric: AnyMetric, samples: Mapping[int, Sample]) -> Iterator[Result]:
+    """Yield the rows of one metric, control first."""
+    experiment = comparison.experiment
+    control = samples.get(experiment.control.number)
+    yield _row(comparison, metric, experiment.control, control, _UNKNOWN, REFERENCE)
+    for arm in experiment.treatments:
+        treatment = samples.get(arm.number)
+        gap = missing_evidence(metric, experiment.control.name, control) or missing_evidence(
+            metric, arm.name, treatment
+        )
+        if gap or control is None or treatment is None:
+            yield _row(comparison, metric, arm, treatment, _UNKNOWN, insufficient(str(gap)))
+            continue
+        effect = compare(control, treatment, comparison.confidence)
+        yield _row(comparison, metric, arm, treatment, effect, _judgement(comparison, metric, arm, effect))
+
+
+def _judgement(comparison: Comparison, metric: AnyMetric, arm: Arm, effect: Effect) -> Judgement:
+    if comparison.sample_ratio.mismatch:
+        return broken_split(comparison.sample_ratio)
+    return judge(metric, arm.name, effect, comparison.confidence)
+
+
+def _row(
+    comparison: Comparison,
+    metric: AnyMetric,
+    arm: Arm,
+    sample: Sample | None,
+    effect: Effect,
+    judgement: Judgement,
+) -> Result:
+    traffic = comparison.traffic.get(arm.number, Traffic())
+    return Result(
+        metric=metric.name,
+        metric_role=metric.role,
+        direction=metric.direction,
+        arm=arm.name,
+        role="control" if arm == comparison.experiment.control else "treatment",
+        model=arm.model,
+        units=traffic.units,
+        decisions=traffic.decisions,
+        observed_units=sample.units if sample else 0,
+        observations=sample.observations if sample else 0,
+        mean=sample.mean if sample else math.nan,
+        **effect._asdict(),
+        confidence=comparison.confidence,
+        verdict=judgement.verdict,
+        reason=judgement.reason,
+        sample_ratio_p_value=comparison.sample_ratio.p_value,
+    )

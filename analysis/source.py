@@ -1,0 +1,192 @@
+"""Where results are read from: the router's SQLite ledger, or the Delta tables exported from it into a lake."""
+
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import deltalake
+import duckdb
+import ibis
+import ibis.expr.types as ir
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from analysis.errors import SchemaMismatch, SourceNotFound, UnreadableSource
+
+DEFAULT_DATABASE = "sqlite:///var/turnout.db"
+DEFAULT_LAKE = "var/lake"
+_LEDGER = "sqlite:///"
+
+TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "experiments": {
+            "id": "int64",
+            "name": "string",
+            "endpoint": "string",
+            "state": "string",
+            "revision": "int64",
+            "document": "string",
+            "created_ms": "int64",
+            "started_ms": "int64",
+            "ended_ms": "int64",
+        },
+        "arms": {"experiment_id": "int64", "arm": "int64", "name": "string", "model": "string"},
+        "epochs": {
+            "experiment_id": "int64",
+            "epoch": "int64",
+            "runs": "string",
+            "reason": "string",
+            "published_ms": "int64",
+        },
+        "decisions": {
+            "id": "binary",
+            "decided_ms": "int64",
+            "endpoint": "string",
+            "experiment_id": "int64",
+            "epoch": "int64",
+            "arm": "int64",
+            "propensity": "float64",
+            "unit": "string",
+            "model": "string",
+            "served_model": "string",
+            "fallback": "string",
+            "context": "string",
+            "inputs": "string",
+            "predictions": "string",
+        },
+        "outcomes": {
+            "decision_id": "binary",
+            "metric": "string",
+            "item": "int64",
+            "outcome_id": "string",
+            "value": "float64",
+            "prediction": "float64",
+            "experiment_id": "int64",
+            "arm": "int64",
+            "occurred_ms": "int64",
+            "received_ms": "int64",
+        },
+    }
+)
+"""The columns that docs/ledger.md promises, as Ibis types, by table."""
+
+
+class Source(NamedTuple):
+    """Five Ibis tables of one backend, with the columns of TABLES, and the words that say where they are."""
+
+    name: str
+    tables: Mapping[str, ir.Table]
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Turn whatever the engine raises while it reads into UnreadableSource."""
+        with _translated(self.name):
+            yield
+
+    def rows(self, expression: ir.Table) -> list[dict[str, Any]]:
+        """Run a query and return its rows."""
+        with self.reading():
+            rows: list[dict[str, Any]] = expression.to_pyarrow().to_pylist()
+        return rows
+
+
+def open_source(source: str | Path | None = None) -> Source:
+    """Open `sqlite:///PATH` or a lake folder.
+
+    Without a source: the lake ($TURNOUT_LAKE, by default var/lake) if decisions were exported to it, else the
+    ledger ($TURNOUT_DATABASE, by default sqlite:///var/turnout.db).
+
+    Raises:
+        SourceNotFound: If neither ledger nor exported tables are there.
+        UnreadableSource: If a file is corrupted or not what it should be.
+        SchemaMismatch: If a table or column of the published schema is missing.
+    """
+    if source is None:
+        lake = Path(os.environ.get("TURNOUT_LAKE", DEFAULT_LAKE))
+        if (lake / "logs" / "decisions").is_dir():
+            return _open_lake(lake)
+        return _open_ledger(os.environ.get("TURNOUT_DATABASE", DEFAULT_DATABASE))
+    if "://" in str(source):
+        return _open_ledger(str(source))
+    return _open_lake(Path(source))
+
+
+def _open_ledger(url: str) -> Source:
+    if not url.startswith(_LEDGER):
+        raise SourceNotFound(
+            f"source {url!r} cannot be read; use {_LEDGER}PATH for a ledger or the path of a lake folder"
+        )
+    path = Path(url.removeprefix(_LEDGER))
+    if not path.is_file():
+        raise SourceNotFound(
+            f"there is no ledger at {path}; start the router once (`turnout serve`), or set TURNOUT_DATABASE, or "
+            "name another source"
+        )
+    name = f"ledger {path}"
+    with _translated(name):
+        # Read-only: a report must neither create a file nor hold a write lock on a router's ledger.
+        connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)
+        backend = ibis.sqlite.from_connection(connection)
+        present = set(backend.list_tables())
+        missing = sorted(set(TABLES) - present)
+        if missing:
+            raise SchemaMismatch(f"{name} has no table {missing[0]!r}; create it with `turnout db upgrade`")
+        return Source(name, {table: _typed(name, table, backend.table(table)) for table in TABLES})
+
+
+def _open_lake(lake: Path) -> Source:
+    logs = lake / "logs"
+    name = f"lake {logs}"
+    if not logs.is_dir():
+        raise SourceNotFound(
+            f"there are no exported logs at {logs}; materialize the asset group 'logs', or name the ledger "
+            f"({_LEDGER}PATH) as the source"
+        )
+    backend = ibis.duckdb.connect()
+    with _translated(name):
+        return Source(name, {table: _delta_table(backend, logs / table) for table in TABLES})
+
+
+def _delta_table(backend: Any, path: Path) -> ir.Table:
+    name = f"Delta table {path}"
+    with _translated(name):
+        try:
+            # DuckDB reads Delta itself only with an extension that it downloads.
+            files = deltalake.DeltaTable(path).file_uris()
+        except TableNotFoundError:
+            raise SourceNotFound(f"{name} does not exist; materialize the asset group 'logs'") from None
+        if not files:
+            return backend.create_table(path.name, schema=ibis.schema(TABLES[path.name]), temp=True)
+        return _typed(name, path.name, backend.read_parquet(files, table_name=path.name, union_by_name=True))
+
+
+def _typed(name: str, table: str, rows: ir.Table) -> ir.Table:
+    expected = TABLES[table]
+    missing = [column for column in expected if column not in rows.columns]
+    if missing:
+        raise SchemaMismatch(
+            f"{name} has no column {missing[0]!r} in {table!r}; it was written by another version of Turnout: "
+            "upgrade it (`turnout db upgrade`) or export the logs again"
+        )
+    kept = rows.select(*expected)
+    casts = {
+        column: dtype
+        for column, dtype in expected.items()
+        if kept[column].type().copy(nullable=True) != ibis.dtype(dtype)
+    }
+    return kept.cast(casts) if casts else kept
+
+
+@contextmanager
+def _translated(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (DeltaError, duckdb.Error, sqlite3.Error) as error:
+        first_line = str(error).partition("\n")[0]
+        raise UnreadableSource(
+            f"{name} cannot be read ({first_line}); it may be corrupted: restore it, or export the logs again"
+        ) from error

@@ -1,0 +1,271 @@
+"""Ledgers with generated experiments, written as the router's SQLite file and as the lake's Delta tables."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import deltalake
+import numpy as np
+import pyarrow as pa
+from sqlalchemy import create_engine, insert
+
+from router.ledger import schema
+
+START_MS = 1_775_001_600_000  # 2026-04-01
+MINUTE_MS = 60_000
+DAY_MS = 86_400_000
+
+BRIER = {
+    "name": "brier",
+    "kind": "score",
+    "score": "brier",
+    "label": "late",
+    "direction": "decrease",
+    "role": "primary",
+}
+CLICK = {"name": "click", "kind": "binary", "default": 0, "window_s": 3600, "direction": "increase", "role": "primary"}
+REVENUE = {"name": "revenue", "kind": "numeric", "direction": "increase", "role": "primary"}
+RATIO = {
+    "name": "value-per-visit",
+    "kind": "ratio",
+    "numerator": "value",
+    "denominator": "visit",
+    "direction": "increase",
+}
+
+
+class Ledger:
+    """Rows of the five tables that analysis reads."""
+
+    def __init__(self) -> None:
+        self.experiments: list[dict[str, Any]] = []
+        self.arms: list[dict[str, Any]] = []
+        self.epochs: list[dict[str, Any]] = []
+        self.decisions: list[dict[str, Any]] = []
+        self.outcomes: list[dict[str, Any]] = []
+
+    def add_experiment(
+        self,
+        metrics: Sequence[Mapping[str, Any]],
+        *,
+        name: str = "boosting-vs-logistic",
+        arms: Sequence[str] = ("control", "boosting"),
+        epochs: Sequence[Sequence[float]] = ((0.5, 0.5),),
+        randomise: str = "unit",
+        state: str = "concluded",
+    ) -> int:
+        number = len(self.experiments) + 1
+        models = [f"flight-delay-{arm}@1" for arm in arms]
+        document = {
+            "name": name,
+            "endpoint": "flight-delay",
+            "arms": [{"name": arm, "model": model} for arm, model in zip(arms, models, strict=True)],
+            "allocation": {"kind": "split", "weights": dict(zip(arms, epochs[0], strict=True))},
+            "metrics": list(metrics),
+            "randomise": randomise,
+            "traffic": 1.0,
+        }
+        self.experiments.append(
+            {
+                "id": number,
+                "name": name,
+                "endpoint": "flight-delay",
+                "state": state,
+                "revision": 1,
+                "document": json.dumps(document),
+                "created_ms": START_MS,
+                "started_ms": START_MS,
+                "ended_ms": None,
+            }
+        )
+        for index, (arm, model) in enumerate(zip(arms, models, strict=True)):
+            self.arms.append({"experiment_id": number, "arm": index, "name": arm, "model": model})
+        for index, shares in enumerate(epochs, start=1):
+            runs = [[round(10_000 * share), arm] for arm, share in enumerate(shares) if share]
+            self.epochs.append(
+                {
+                    "experiment_id": number,
+                    "epoch": index,
+                    "runs": json.dumps(runs),
+                    "reason": "start",
+                    "published_ms": START_MS,
+                }
+            )
+        return number
+
+    def decide(
+        self,
+        experiment: int | None,
+        arm: int | None,
+        unit: str,
+        at_ms: int,
+        *,
+        predictions: Sequence[float] = (0.5,),
+        epoch: int | None = 1,
+        fallback: str | None = None,
+    ) -> bytes:
+        key = at_ms.to_bytes(6) + len(self.decisions).to_bytes(27)
+        model = "champion@1" if arm is None else f"arm{arm}@1"
+        self.decisions.append(
+            {
+                "id": key,
+                "decided_ms": at_ms,
+                "endpoint": "flight-delay",
+                "experiment_id": experiment,
+                "epoch": epoch,
+                "arm": arm,
+                "propensity": 0.5,
+                "unit": unit,
+                "model": model,
+                "served_model": "champion@1" if fallback else model,
+                "fallback": fallback,
+                "context": None,
+                "inputs": json.dumps([{"distance": 1.0}] * len(predictions)),
+                "predictions": json.dumps(list(predictions)),
+            }
+        )
+        return key
+
+    def observe(
+        self,
+        decision_id: bytes,
+        metric: str,
+        value: float,
+        *,
+        item: int = 0,
+        outcome_id: str = "",
+        label: bool = False,
+        delay_ms: int = 1000,
+    ) -> None:
+        decision = next(row for row in reversed(self.decisions) if row["id"] == decision_id)
+        at_ms = decision["decided_ms"] + delay_ms
+        self.outcomes.append(
+            {
+                "decision_id": decision_id,
+                "metric": metric,
+                "item": item,
+                "outcome_id": outcome_id,
+                "value": float(value),
+                "prediction": json.loads(decision["predictions"])[item] if label else None,
+                "experiment_id": decision["experiment_id"],
+                "arm": decision["arm"],
+                "occurred_ms": at_ms,
+                "received_ms": at_ms,
+            }
+        )
+
+    def write_sqlite(self, path: Path) -> str:
+        """Write the router's file and return its URL."""
+        engine = create_engine(f"sqlite:///{path}")
+        schema.metadata.create_all(engine)
+        with engine.begin() as connection:
+            for name in ("experiments", "arms", "epochs", "decisions", "outcomes"):
+                if rows := getattr(self, name):
+                    connection.execute(insert(schema.metadata.tables[name]), rows)
+        engine.dispose()
+        return f"sqlite:///{path}"
+
+    def write_lake(self, lake: Path) -> Path:
+        """Write the Delta tables as the export does and return the lake's folder."""
+        days = {row["id"]: _day(row["decided_ms"]) for row in self.decisions}
+        write_table(lake, "experiments", self.experiments)
+        write_table(lake, "arms", self.arms)
+        write_table(lake, "epochs", self.epochs)
+        write_table(lake, "decisions", [{**row, "day": days[row["id"]]} for row in self.decisions], by_day=True)
+        write_table(lake, "outcomes", [{**row, "day": days[row["decision_id"]]} for row in self.outcomes], by_day=True)
+        return lake
+
+
+_ARROW = {"BIGINT": pa.int64(), "INTEGER": pa.int64(), "FLOAT": pa.float64(), "TEXT": pa.string(), "BLOB": pa.binary()}
+
+
+def write_table(lake: Path, name: str, rows: Sequence[Mapping[str, Any]], *, by_day: bool = False) -> None:
+    fields = [pa.field(column.name, _ARROW[str(column.type)]) for column in schema.metadata.tables[name].columns]
+    if by_day:
+        fields.append(pa.field("day", pa.string()))
+    table = pa.Table.from_pylist(list(rows), schema=pa.schema(fields))
+    deltalake.write_deltalake(lake / "logs" / name, table, partition_by=["day"] if by_day else None)
+
+
+def _day(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, tz=UTC).strftime("%Y-%m-%d")
+
+
+def flights(count: int = 400, *, seed: int = 1, gain: float = 0.5) -> Ledger:
+    """Labelled flights over two days, half of them to each arm; with `gain`, boosting predicts better."""
+    generator = np.random.default_rng(seed)
+    log_loss = {**BRIER, "name": "log_loss", "score": "log_loss", "role": "secondary"}
+    ledger = Ledger()
+    experiment = ledger.add_experiment([BRIER, log_loss])
+    truth = generator.beta(1.5, 3.0, count)
+    noise = generator.normal(0.0, 0.15, count)
+    late = generator.uniform(size=count) < truth
+    for index in range(count):
+        arm = index % 2
+        error = noise[index] * (1 - gain * arm) + 0.15 * (1 - gain * arm)
+        prediction = float(np.clip(truth[index] + error, 0.01, 0.99))
+        at_ms = START_MS + index * 2 * DAY_MS // count
+        key = ledger.decide(experiment, arm, f"flight-{index}", at_ms, predictions=[prediction])
+        ledger.observe(key, "late", float(late[index]), label=True, delay_ms=3 * MINUTE_MS)
+    return ledger
+
+
+def everything(seed: int = 5) -> Ledger:
+    """One ledger with every case at once: two experiments with traffic, one without, and champion traffic."""
+    generator = np.random.default_rng(seed)
+    ledger = Ledger()
+    scores = [
+        {**BRIER, "name": name, "score": name, "role": "primary" if name == "brier" else "secondary"}
+        for name in ("brier", "log_loss", "absolute_error", "correct")
+    ]
+    bought = {**REVENUE, "name": "basket", "role": "secondary", "default": 1.5, "window_s": 7200}
+    click = {**CLICK, "role": "guardrail", "margin": 0.05}
+    paid = {**CLICK, "name": "paid", "role": "secondary"}
+    del paid["default"]
+    revenue = {**REVENUE, "role": "secondary"}
+    experiment = ledger.add_experiment(
+        [*scores, click, paid, revenue, bought, RATIO],
+        arms=("control", "boosting", "forest", "idle"),
+        epochs=((0.5, 0.3, 0.2, 0.0), (0.3, 0.3, 0.4, 0.0)),
+        state="running",
+    )
+    other = ledger.add_experiment([BRIER], name="other")
+    ledger.add_experiment([BRIER, CLICK | {"role": "secondary"}, RATIO], name="empty", state="draft")
+    for number in range(300):
+        epoch = 1 if number < 150 else 2
+        arm = int(generator.choice(3, p=(0.5, 0.3, 0.2) if epoch == 1 else (0.3, 0.3, 0.4)))
+        for visit in range(int(generator.integers(1, 5))):
+            _visit(
+                ledger, generator, experiment, arm, f"unit-{number}", START_MS + (number * 7 + visit) * MINUTE_MS, epoch
+            )
+    for number in range(80):
+        key = ledger.decide(other, number % 2, f"unit-{number}", START_MS + number, predictions=[0.25])
+        ledger.observe(key, "late", number % 3 == 0, label=True)
+        outside = ledger.decide(None, None, f"guest-{number}", START_MS + number, epoch=None)
+        ledger.observe(outside, "late", 1.0, label=True)
+    _visit(ledger, generator, experiment, 2, "unit-0", START_MS + DAY_MS, 2)
+    return ledger
+
+
+def _visit(
+    ledger: Ledger, generator: np.random.Generator, experiment: int, arm: int, unit: str, at_ms: int, epoch: int
+) -> None:
+    predictions = [float(p) for p in generator.uniform(0.0, 1.0, int(generator.choice([1, 1, 1, 3])))]
+    fallback = "timeout" if generator.uniform() < 0.05 else None
+    key = ledger.decide(experiment, arm, unit, at_ms, predictions=predictions, epoch=epoch, fallback=fallback)
+    for item, prediction in enumerate(predictions):
+        if generator.uniform() < 0.8:
+            late = generator.uniform() < prediction
+            ledger.observe(key, "late", late, item=item, label=True, delay_ms=int(generator.integers(1, 3 * DAY_MS)))
+        if generator.uniform() < 0.3:
+            ledger.observe(key, "click", 1.0, item=item, delay_ms=int(generator.integers(1, 7_200_000)))
+        if generator.uniform() < 0.5:
+            ledger.observe(key, "paid", generator.uniform() < 0.4, item=item)
+        for purchase in range(int(generator.integers(0, 3))):
+            value = float(generator.exponential(10.0))
+            ledger.observe(key, "revenue", value, item=item, outcome_id=f"r{purchase}")
+            ledger.observe(key, "basket", value / 7, item=item, outcome_id=f"b{purchase}")
+        ledger.observe(key, "visit", 1.0, item=item)
+        ledger.observe(key, "value", float(generator.exponential(3.0)), item=item)
