@@ -6,7 +6,9 @@ from typing import Any, NamedTuple, Self
 
 import httpx
 
-DEFAULT_URL = "http://127.0.0.1:8400"
+from router.settings import Settings
+
+DEFAULT_URL = Settings().url
 
 Json = dict[str, Any]
 

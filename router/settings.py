@@ -29,6 +29,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     secret is made beside the database at the first start."""
     host: str = "127.0.0.1"
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8400
+    url: str = "http://127.0.0.1:8400"
+    """Where commands and Dagster find the router."""
     max_body_bytes: Annotated[int, msgspec.Meta(ge=1024)] = 1_048_576
     max_batch: Annotated[int, msgspec.Meta(ge=1)] = 1000
     queue_size: Annotated[int, msgspec.Meta(ge=1)] = 10_000
@@ -58,11 +60,17 @@ def load(environment: Mapping[str, str] | None = None, config: Path = _CONFIG_FI
     }
     _refuse_unknown({str(config): from_file, "the environment": from_environment})
     try:
-        return msgspec.convert({**from_file, **from_environment}, Settings, strict=False)
+        return msgspec.convert({**from_file, **from_environment}, Settings, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
         message, field = split_path(error)
         origin = f"{_PREFIX}{(field or '').upper()}" if field in from_environment else f"{field} in {config}"
         raise CannotStart(f"setting {origin} is wrong: {message}") from None
+
+
+def _decode(type_: type, value: Any) -> Any:
+    if type_ is Path and isinstance(value, str):
+        return Path(value)
+    raise msgspec.ValidationError(f"Expected `{type_.__name__}`, got `{type(value).__name__}`")
 
 
 def _read_config(config: Path) -> dict[str, Any]:

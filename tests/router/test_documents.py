@@ -1,0 +1,124 @@
+from typing import Any
+
+import msgspec
+import pytest
+
+from router.documents import Endpoint, Experiment, check_experiment, split_path
+from router.errors import InvalidDocument
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    return {
+        "name": "boosting-vs-logistic",
+        "endpoint": "flight-delay",
+        "arms": [{"name": "control", "model": "logistic@3"}, {"name": "boosting", "model": "boosting@1"}],
+        "allocation": {"kind": "split", "weights": {"control": 0.9, "boosting": 0.1}},
+        "metrics": [
+            {
+                "name": "brier",
+                "kind": "score",
+                "score": "brier",
+                "label": "late",
+                "direction": "decrease",
+                "role": "primary",
+            },
+            {
+                "name": "click",
+                "kind": "binary",
+                "default": 0,
+                "direction": "increase",
+                "role": "guardrail",
+                "margin": 0.01,
+            },
+        ],
+        **changes,
+    }
+
+
+def parse(**changes: Any) -> Experiment:
+    return msgspec.convert(document(**changes), Experiment)
+
+
+def metric(**fields: Any) -> dict[str, Any]:
+    return {"name": "m", "kind": "binary", "direction": "increase", "role": "primary", **fields}
+
+
+def test_experiment_round_trips_through_json() -> None:
+    experiment = parse()
+    assert msgspec.json.decode(msgspec.json.encode(experiment), type=Experiment) == experiment
+    check_experiment(experiment, output="probability")
+
+
+def test_experiment_weights_follow_the_arms() -> None:
+    assert parse().weights() == (0.9, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "message"),
+    [
+        (
+            {"allocation": {"kind": "split", "weights": {"control": 0.9, "boosting": 0.2}}},
+            "allocation.weights",
+            "sum to 1.1",
+        ),
+        (
+            {"allocation": {"kind": "split", "weights": {"control": 1.0}}},
+            "allocation.weights",
+            "'boosting' has no weight",
+        ),
+        (
+            {"allocation": {"kind": "split", "weights": {"control": 0.5, "boosting": 0.25, "forest": 0.25}}},
+            "allocation.weights",
+            "'forest' is not an arm",
+        ),
+        ({"arms": [{"name": "control", "model": "a@1"}]}, "arms", "this one has 1"),
+        ({"arms": [{"name": "a", "model": "a@1"}] * 2}, "arms", "'a' stands twice"),
+        ({"metrics": []}, "metrics", "one primary metric; this one has 0"),
+        ({"metrics": [metric(), metric()]}, "metrics", "this one has 2"),
+        ({"metrics": [metric(), metric(role="secondary")]}, "metrics", "metric name 'm' stands twice"),
+        ({"metrics": [metric(), metric(name="g", role="guardrail")]}, "metrics[1].margin", "needs the margin"),
+        (
+            {"metrics": [metric(kind="ratio", numerator="a", denominator="a")]},
+            "metrics[0].denominator",
+            "both 'a'",
+        ),
+        (
+            {"audience": [{"attribute": "origin", "op": "in", "value": "JFK"}]},
+            "audience[0].value",
+            "takes a list of values",
+        ),
+    ],
+)
+def test_check_experiment_names_the_contradiction(changes: dict[str, Any], field: str, message: str) -> None:
+    with pytest.raises(InvalidDocument, match=message.replace("[", r"\[")) as caught:
+        check_experiment(parse(**changes), output="probability")
+    assert caught.value.field == field
+
+
+def test_check_experiment_refuses_probability_scores_of_numbers() -> None:
+    with pytest.raises(
+        InvalidDocument, match="'brier' scores probabilities, but the endpoint's models return a number"
+    ):
+        check_experiment(parse(), output="number")
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"surprise": 1}, None),
+        ({"arms": [{"name": "UPPER", "model": "a@1"}]}, "arms[0].name"),
+        ({"arms": [{"name": "a", "model": "a"}]}, "arms[0].model"),
+        ({"allocation": {"kind": "coin"}}, "allocation.kind"),
+        ({"traffic": 1.5}, "traffic"),
+        ({"metrics": [metric(default=2)]}, "metrics[0].default"),
+    ],
+)
+def test_experiment_of_the_wrong_shape_names_the_field(changes: dict[str, Any], path: str | None) -> None:
+    with pytest.raises(msgspec.ValidationError) as caught:
+        parse(**changes)
+    assert split_path(caught.value)[1] == path
+
+
+def test_endpoint_refuses_unknown_fields() -> None:
+    with pytest.raises(msgspec.ValidationError, match="unknown field `champ`"):
+        msgspec.convert({"name": "e", "champion": "a@1", "champ": 1}, Endpoint)

@@ -1,0 +1,118 @@
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Engine, select, text
+
+from router.errors import LedgerUnavailable, Overloaded
+from router.ledger import schema
+from router.ledger.writer import LedgerWriter
+from tests.router.ledgers import NOW_MS, decision, outcome, rows_in
+
+
+@pytest.fixture
+def writer(engine: Engine) -> Iterator[LedgerWriter]:
+    writer = LedgerWriter(engine, queue_size=1000, clock=lambda: NOW_MS)
+    writer.start()
+    yield writer
+    writer.stop()
+
+
+def test_decide_returns_when_the_row_is_committed(engine: Engine, writer: LedgerWriter) -> None:
+    row = decision(unit="Zoë 🚂")
+    assert asyncio.run(writer.decide(row, None)) == row.id
+    with engine.connect() as connection:
+        stored = connection.execute(select(schema.decisions)).one()
+    assert tuple(stored) == tuple(row)
+
+
+def test_decide_of_many_at_once_stores_each_once(engine: Engine, writer: LedgerWriter) -> None:
+    rows = [decision() for _ in range(500)]
+
+    async def all_at_once() -> list[bytes]:
+        return list(await asyncio.gather(*(writer.decide(row, None) for row in rows)))
+
+    assert asyncio.run(all_at_once()) == [row.id for row in rows]
+    assert rows_in(engine, schema.decisions) == 500
+
+
+def test_decide_with_a_known_key_returns_the_first_decision(engine: Engine, writer: LedgerWriter) -> None:
+    first, again, at_once = decision(), decision(), [decision() for _ in range(5)]
+
+    async def retries() -> list[bytes]:
+        bound = [await writer.decide(first, "order-1"), await writer.decide(again, "order-1")]
+        return bound + list(await asyncio.gather(*(writer.decide(row, "order-2") for row in at_once)))
+
+    bound = asyncio.run(retries())
+    assert bound[:2] == [first.id, first.id]
+    assert len(set(bound[2:])) == 1
+    assert rows_in(engine, schema.decisions) == 2
+
+
+def test_observe_in_the_batch_of_its_decision_finds_it(engine: Engine, writer: LedgerWriter) -> None:
+    rows = [decision() for _ in range(50)]
+
+    async def both() -> None:
+        deciding = [writer.decide(row, None) for row in rows]
+        observing = [writer.observe([outcome(row)]) for row in rows]
+        await asyncio.gather(*deciding, *observing)
+
+    asyncio.run(both())
+    assert rows_in(engine, schema.outcomes) == 50
+
+
+def test_a_row_that_cannot_be_stored_fails_alone(engine: Engine, writer: LedgerWriter) -> None:
+    good, bad = decision(), decision(unit="\ud800 is half a character")
+
+    async def both() -> list[bytes | BaseException]:
+        return await asyncio.gather(writer.decide(good, None), writer.decide(bad, None), return_exceptions=True)
+
+    results = asyncio.run(both())
+    assert results[0] == good.id
+    assert isinstance(results[1], LedgerUnavailable)
+    assert rows_in(engine, schema.decisions) == 1
+
+
+def test_a_failed_commit_acknowledges_nothing_and_the_writer_lives_on(engine: Engine, writer: LedgerWriter) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("alter table decisions rename to away"))
+    with pytest.raises(LedgerUnavailable, match="no such table: decisions"):
+        asyncio.run(writer.decide(decision(), None))
+    with engine.begin() as connection:
+        connection.execute(text("alter table away rename to decisions"))
+    row = decision()
+    assert asyncio.run(writer.decide(row, None)) == row.id
+    assert rows_in(engine, schema.decisions) == 1
+
+
+def test_a_full_queue_refuses(engine: Engine) -> None:
+    writer = LedgerWriter(engine, queue_size=2, clock=lambda: NOW_MS)
+
+    async def fill() -> None:
+        waiting = [asyncio.ensure_future(writer.decide(decision(), None)) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert writer.depth() == 2
+        with pytest.raises(Overloaded, match="2 writes wait"):
+            await writer.decide(decision(), None)
+        writer.start()
+        await asyncio.gather(*waiting)
+
+    asyncio.run(fill())
+    writer.stop()
+    assert rows_in(engine, schema.decisions) == 2
+
+
+def test_stop_commits_what_is_queued(engine: Engine) -> None:
+    writer = LedgerWriter(engine, queue_size=100, clock=lambda: NOW_MS)
+
+    async def stop_with_work() -> None:
+        waiting = [asyncio.ensure_future(writer.decide(decision(), None)) for _ in range(20)]
+        await asyncio.sleep(0)
+        writer.start()
+        await asyncio.to_thread(writer.stop)
+        await asyncio.gather(*waiting)
+        with pytest.raises(LedgerUnavailable, match="stopping"):
+            await writer.decide(decision(), None)
+
+    asyncio.run(stop_with_work())
+    assert rows_in(engine, schema.decisions) == 20
