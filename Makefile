@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint lock clean
+.PHONY: demo test lint bench lock clean
 
 # uv comes from the lock too, hash-checked by pip, and then installs the rest in seconds instead of minutes.
 $(VENV)/ready: requirements.lock pyproject.toml
@@ -14,6 +14,25 @@ $(VENV)/ready: requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	touch $@
 
+# The whole loop on real flights; `make demo ONCE=1` ends after the result, FLIGHTS=1000 replays fewer.
+demo: $(VENV)/ready
+	$(BIN)/turnout demo $(if $(ONCE),--once) $(if $(FLIGHTS),--flights $(FLIGHTS))
+
+test: lint
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report term --durations 10
+
+lint: $(VENV)/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/ready
+	$(BIN)/python -m bench.predict
+
 lock: $(VENV)/ready
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes \
 	    --no-strip-extras --no-emit-index-url --no-header --no-annotate pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf $(VENV) var .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
