@@ -48,9 +48,7 @@ def _feed(digest: Any, column: pa.Array) -> None:
         digest.update(pc.binary_length(values).to_numpy(zero_copy_only=False).tobytes())
         digest.update(b"".join(values.cast(pa.binary()).to_pylist()))
     elif pa.types.is_temporal(values.type):
-        digest.update(
-            values.cast(pa.int32() if pa.types.is_date32(values.type) else pa.int64()).to_numpy().tobytes()
-        )
+        digest.update(values.cast(pa.int32() if pa.types.is_date32(values.type) else pa.int64()).to_numpy().tobytes())
     elif pa.types.is_floating(values.type):
         digest.update((values.to_numpy() + 0.0).tobytes())  # adding zero makes -0.0 and 0.0 the same
     else:

@@ -30,6 +30,10 @@ class SchemaConflict(LakeError):
     """New content has another type for a column that the table already holds."""
 
 
+class LakeUnwritable(LakeError):
+    """The lake's folder cannot be written."""
+
+
 class SourceUnavailable(OrchestrationError):
     """The raw data of an endpoint cannot be read."""
 

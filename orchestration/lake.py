@@ -7,10 +7,10 @@ from typing import NamedTuple
 import pandas as pd
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
-from deltalake.exceptions import DeltaError, SchemaMismatchError, TableNotFoundError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from orchestration.content import canonical, content_hash
-from orchestration.errors import SchemaConflict, TableCorrupted, TableMissing
+from orchestration.errors import LakeUnwritable, SchemaConflict, TableCorrupted, TableMissing
 
 
 class Version(NamedTuple):
@@ -37,9 +37,7 @@ class Lake:
         """Folder of the table."""
         return self.root / name
 
-    def write_if_changed(
-        self, name: str, data: pd.DataFrame | pa.Table, partition: Partition | None = None
-    ) -> Version:
+    def write_if_changed(self, name: str, data: pd.DataFrame | pa.Table, partition: Partition | None = None) -> Version:
         """Replace the table, or one partition of it, unless it already holds exactly these rows."""
         new = canonical(data)
         new_hash = content_hash(new)
@@ -49,11 +47,9 @@ class Lake:
         self._write(name, new, partition, exists=table is not None)
         return Version(DeltaTable(self.path(name)).version(), new_hash)
 
-    def read(
-        self, name: str, partition: Partition | None = None, columns: Sequence[str] | None = None
-    ) -> pd.DataFrame:
+    def read(self, name: str, partition: Partition | None = None, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Rows of the table, or of one partition, without the partition column; TableMissing when none."""
-        found = _rows(self._existing(name), name, partition)
+        found = self._rows(self._existing(name), name, partition)
         if partition and not found.num_rows:
             raise TableMissing(f"{_label(name, partition)} was never written: materialize it first")
         selected = found.select(columns) if columns is not None else found
@@ -67,7 +63,7 @@ class Lake:
     def version(self, name: str) -> Version:
         """The table's present version, hashed from the rows that are really there."""
         table = self._existing(name)
-        rows = _rows(table, name, None)
+        rows = self._rows(table, name, None)
         return Version(table.version(), content_hash(rows))
 
     def _existing(self, name: str) -> DeltaTable:
@@ -84,18 +80,25 @@ class Lake:
         except (DeltaError, OSError, ValueError) as error:
             raise _corrupted(name, self.path(name), error) from error
 
-    def _present_hash(
-        self, table: DeltaTable, name: str, partition: Partition | None, columns: list[str]
-    ) -> str:
-        rows = _rows(table, name, partition)
+    def _rows(self, table: DeltaTable, name: str, partition: Partition | None) -> pa.Table:
+        filters = [(partition.column, "=", partition.value)] if partition else None
+        try:
+            rows = table.to_pyarrow_table(filters=filters)
+            parted = table.metadata().partition_columns
+        except (DeltaError, OSError, ValueError) as error:
+            raise _corrupted(name, self.path(name), error) from error
+        return canonical(rows.drop_columns(parted))
+
+    def _present_hash(self, table: DeltaTable, name: str, partition: Partition | None, columns: list[str]) -> str:
+        rows = self._rows(table, name, partition)
         # A column that an older declaration had, and other partitions still hold, is empty here.
         gone = [c for c in rows.column_names if c not in columns and rows[c].null_count == rows.num_rows]
         return content_hash(rows.drop_columns(gone))
 
     def _write(self, name: str, rows: pa.Table, partition: Partition | None, *, exists: bool) -> None:
         path = self.path(name)
-        path.mkdir(parents=True, exist_ok=True)
         try:
+            path.mkdir(parents=True, exist_ok=True)
             if partition is None:
                 write_deltalake(path, rows, mode="overwrite", schema_mode="overwrite")
                 return
@@ -108,27 +111,17 @@ class Lake:
                 predicate=f"{partition.column} = '{partition.value}'" if exists else None,
                 schema_mode="merge" if exists else None,
             )
-        except (SchemaMismatchError, DeltaError) as error:
+        except OSError as error:
+            raise LakeUnwritable(f"cannot write {_label(name, partition)} to {path}: {_first_line(error)}") from error
+        except DeltaError as error:
             raise SchemaConflict(
                 f"{_label(name, partition)} cannot be written to {path}: {_first_line(error)}. If a column "
                 "changed its type, delete that folder and materialize the table again"
             ) from error
 
 
-def _rows(table: DeltaTable, name: str, partition: Partition | None) -> pa.Table:
-    filters = [(partition.column, "=", partition.value)] if partition else None
-    try:
-        rows = table.to_pyarrow_table(filters=filters)
-        parted = table.metadata().partition_columns
-    except (DeltaError, OSError, ValueError) as error:
-        raise _corrupted(name, Path(table.table_uri), error) from error
-    return canonical(rows.drop_columns(parted))
-
-
 def _corrupted(name: str, path: Path, error: Exception) -> TableCorrupted:
-    return TableCorrupted(
-        f"table {name} is damaged; delete {path} and materialize it again: {_first_line(error)}"
-    )
+    return TableCorrupted(f"table {name} is damaged; delete {path} and materialize it again: {_first_line(error)}")
 
 
 def _first_line(error: Exception) -> str:

@@ -71,9 +71,7 @@ def period_asset(period: Period, source: Dataset) -> dg.AssetsDefinition:
 def _dep(source: Dataset, months_back: int) -> dg.AssetDep:
     if not source.monthly or not months_back:
         return dg.AssetDep(source.name)
-    return dg.AssetDep(
-        source.name, partition_mapping=dg.TimeWindowPartitionMapping(start_offset=-months_back)
-    )
+    return dg.AssetDep(source.name, partition_mapping=dg.TimeWindowPartitionMapping(start_offset=-months_back))
 
 
 def _period_mapping(period: Period) -> dg.PartitionMapping:

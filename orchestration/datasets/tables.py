@@ -33,9 +33,7 @@ def read_inputs(
     return frames
 
 
-def described(
-    frame: pd.DataFrame, version: Version, counts: Mapping[str, int], *, partitioned: bool
-) -> dict[str, Any]:
+def described(frame: pd.DataFrame, version: Version, counts: Mapping[str, int], *, partitioned: bool) -> dict[str, Any]:
     """Metadata of a dataset's materialization: size, columns, version, and the first rows."""
     columns = [dg.TableColumn(str(name), str(kind)) for name, kind in frame.dtypes.items()]
     return {

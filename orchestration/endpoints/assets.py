@@ -8,24 +8,22 @@ from orchestration.endpoints.declaration import Endpoint
 
 
 def endpoint_definitions(endpoint: Endpoint) -> dg.Definitions:
-    """Assets and checks of the endpoint."""
+    """Everything that the endpoint declares."""
+    return dataset_definitions(endpoint)
+
+
+def dataset_definitions(endpoint: Endpoint) -> dg.Definitions:
+    """The endpoint's datasets and periods, with their checks."""
     datasets = by_name(endpoint.datasets)
     months = endpoint.months.get_partition_keys()
     features = datasets[endpoint.features_from]
     return dg.Definitions(
         assets=[
             *(dataset_asset(dataset, datasets, endpoint.months) for dataset in endpoint.datasets),
-            *(
-                period_asset(period, features)
-                for period in (endpoint.train, endpoint.validation, endpoint.replay)
-            ),
+            *(period_asset(period, features) for period in (endpoint.train, endpoint.validation, endpoint.replay)),
         ],
         asset_checks=[
             *(schema_check(dataset) for dataset in endpoint.datasets if dataset.schema is not None),
-            *(
-                leakage_check(d, d.rewind, datasets, months)
-                for d in endpoint.datasets
-                if d.rewind is not None
-            ),
+            *(leakage_check(d, d.rewind, datasets, months) for d in endpoint.datasets if d.rewind is not None),
         ],
     )

@@ -25,9 +25,7 @@ class Cleaned(NamedTuple):
 def clean_flights(raw: pd.DataFrame, airports: pd.DataFrame) -> Cleaned:
     """One row per scheduled flight, in order of departure, with UTC times, a status and the label `late`."""
     repeated = raw.duplicated(["year", "month", "day", "carrier", "flight", "origin", "sched_dep_time"])
-    unschedulable = (
-        ~_is_clock(raw["sched_dep_time"]) | ~_is_clock(raw["sched_arr_time"]) | (raw["distance"] <= 0)
-    )
+    unschedulable = ~_is_clock(raw["sched_dep_time"]) | ~_is_clock(raw["sched_arr_time"]) | (raw["distance"] <= 0)
     kept = raw[~repeated & ~unschedulable]
     zones = kept["dest"].map(airports.set_index("faa")["tzone"])
     timed = _with_times(kept[zones.notna()], zones.dropna())
@@ -37,10 +35,7 @@ def clean_flights(raw: pd.DataFrame, airports: pd.DataFrame) -> Cleaned:
         "duplicates_dropped": int(repeated.sum()),
         "impossible_schedules_dropped": int((unschedulable & ~repeated).sum()),
         "unknown_time_zones_dropped": int(zones.isna().sum()),
-        **{
-            status: int((frame["status"] == status).sum())
-            for status in ("cancelled", "diverted", "impossible")
-        },
+        **{status: int((frame["status"] == status).sum()) for status in ("cancelled", "diverted", "impossible")},
         "without_tail_number": int(frame["tailnum"].isna().sum()),
     }
     return Cleaned(frame, counts)
@@ -75,9 +70,7 @@ def _minutes(hhmm: pd.Series) -> pd.Series:
 def _with_times(raw: pd.DataFrame, zones: pd.Series) -> pd.DataFrame:
     day = pd.to_datetime(raw[["year", "month", "day"]])
     clock = day + pd.to_timedelta(_minutes(raw["sched_dep_time"]), unit="min")
-    departure = clock.dt.tz_localize(NEW_YORK, ambiguous=True, nonexistent="shift_forward").dt.tz_convert(
-        "UTC"
-    )
+    departure = clock.dt.tz_localize(NEW_YORK, ambiguous=True, nonexistent="shift_forward").dt.tz_convert("UTC")
     # Clocks at the destination decide; an overnight flight through a clock change there is an hour off in the
     # plan, and its arrival then disagrees with its clock and is counted as impossible.
     planned = (_minutes(raw["sched_arr_time"]) - _local_minutes(departure, zones)) % 1440
@@ -113,9 +106,7 @@ def _with_outcome(timed: pd.DataFrame) -> pd.DataFrame:
     diverted = ~cancelled & timed["arr_delay"].isna()
     gate_to_gate = timed["scheduled_minutes"] + timed["arr_delay"] - timed["dep_delay"]
     too_fast = timed["distance"] / timed["air_time"] * 60 > _FASTEST_MPH
-    impossible = (
-        ~cancelled & ~diverted & (~timed["clock_agrees"] | too_fast | (gate_to_gate < timed["air_time"]))
-    )
+    impossible = ~cancelled & ~diverted & (~timed["clock_agrees"] | too_fast | (gate_to_gate < timed["air_time"]))
     status = pd.Series("arrived", index=timed.index)
     status = status.mask(cancelled, "cancelled").mask(diverted, "diverted").mask(impossible, "impossible")
     known = status == "arrived"

