@@ -168,19 +168,15 @@ def per_period(observed: ir.Table, width_ms: int) -> ir.Table:
 
 
 def traffic(log: Log) -> ir.Table:
-    """Per arm: decisions, units, fallbacks (answered by the champion)."""
+    """Per arm with decisions: units, decisions, fallbacks (answered by the champion), first_ms, last_ms."""
     decisions = log.decisions
     return decisions.group_by("arm").aggregate(
-        decisions=decisions.count(),
         units=decisions["unit"].nunique(),
+        decisions=decisions.count(),
         fallbacks=decisions["fallback"].count(),
+        first_ms=decisions["decided_ms"].min(),
+        last_ms=decisions["decided_ms"].max(),
     )
-
-
-def span(log: Log) -> ir.Table:
-    """One row: first and last decision in ms, null without decisions."""
-    decided_ms = log.decisions["decided_ms"]
-    return log.decisions.aggregate(first_ms=decided_ms.min(), last_ms=decided_ms.max())
 
 
 def shared_units(log: Log) -> ir.Table:

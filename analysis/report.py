@@ -1,5 +1,6 @@
 """The result of one experiment: `analysis.load("name").summary()`."""
 
+import math
 import time
 from collections.abc import Iterator
 from functools import cached_property
@@ -16,15 +17,15 @@ from analysis.experiment import AnyMetric, Experiment, ScoreMetric, read_experim
 from analysis.fixed_horizon import Sample, read_samples
 from analysis.results import Comparison, Result, Traffic, compare_arms, confidence_of
 from analysis.source import Source, open_source
-from analysis.statistics.sample_ratio import SampleRatio, sample_ratio
+from analysis.statistics.sample_ratio import THRESHOLD, SampleRatio, sample_ratio
 from analysis.statistics.scores import PROBABILITY_SCORES
 from analysis.verdict import Verdict, decide, leading_arm
 
 if TYPE_CHECKING:
     from analysis.plots import Plots
 
-_PERIODS_MS = (60_000, 300_000, 1_800_000, 3_600_000, 21_600_000, 86_400_000, 604_800_000)
-_MOST_PERIODS = 48
+_PERIODS_MS = (60_000, 300_000, 900_000, 3_600_000, 10_800_000, 43_200_000, 86_400_000, 604_800_000)
+_MOST_PERIODS = 24
 _Z = 1.959963984540054
 
 
@@ -109,7 +110,7 @@ class Report:
         Columns: period (its start, UTC), arm, units, observations, mean, low, high; the interval is nan for one unit.
         """
         chosen = self.experiment.primary if metric is None else self.experiment.metric(metric)
-        query = queries.per_period(queries.observations(self._log, chosen), self._period_ms)
+        query = queries.per_period(queries.observations(self._log, chosen), self.period_ms)
         frame = pd.DataFrame(
             self._source.rows(query),
             columns=pd.Index(
@@ -172,28 +173,29 @@ class Report:
         return tuple(self._notes())
 
     def _notes(self) -> Iterator[str]:
+        yield _split_note(self.srm())
         if self.experiment.state != "concluded":
             yield (
-                f"the experiment is {self.experiment.state}; intervals and p-values are fixed-horizon: valid when read "
-                "once, at the planned end"
+                f"the experiment's state is {self.experiment.state}; intervals and p-values are fixed-horizon: valid "
+                "when read once, at the planned end"
             )
         shared = self._source.rows(queries.shared_units(self._log))[0]["units"]
         if shared:
             yield (
-                f"{shared} units got more than one arm; each (arm, unit) is a cluster of its own, and the dependence "
+                f"{shared} unit(s) got more than one arm; each (arm, unit) is a cluster of its own, and the dependence "
                 "between the arms of one unit is not counted"
             )
         for arm in self.experiment.arms:
-            traffic = self._traffic.get(arm.number, Traffic())
-            if traffic.fallbacks:
+            traffic = self._traffic.get(arm.number)
+            if traffic and traffic.fallbacks:
                 yield (
-                    f"{traffic.fallbacks} of {traffic.decisions} decisions of {arm.name} were answered by the champion; "
-                    f"they count for {arm.name}, which was assigned (intention to treat)"
+                    f"the champion answered {traffic.fallbacks} of {traffic.decisions} decisions of {arm.name}; they "
+                    "count for the assigned arm (intention to treat)"
                 )
         for metric in self.experiment.metrics:
             waiting = self._source.rows(queries.waiting(self._log, metric))[0]["decisions"]
             if waiting and getattr(metric, "default", None) is not None:
-                yield f"{waiting} decisions wait for their window of {metric.name} ({metric.window_s} s) to close"
+                yield f"{waiting} decision(s) wait for their window of {metric.name} ({metric.window_s} s) to close"
 
     def _samples(self, metric: AnyMetric) -> dict[int, Sample]:
         return read_samples(self._source, queries.per_unit(queries.observations(self._log, metric)))
@@ -212,7 +214,7 @@ class Report:
     @cached_property
     def _traffic(self) -> dict[int, Traffic]:
         rows = self._source.rows(queries.traffic(self._log))
-        return {row["arm"]: Traffic(row["units"], row["decisions"], row["fallbacks"]) for row in rows}
+        return {row.pop("arm"): Traffic(**row) for row in rows}
 
     @cached_property
     def _draws(self) -> NDArray[np.int64]:
@@ -230,13 +232,19 @@ class Report:
         return np.array(shares, dtype=np.float64).reshape(-1, len(self.experiment.arms))
 
     @cached_property
-    def _period_ms(self) -> int:
-        span = self._source.rows(queries.span(self._log))[0]
-        if span["first_ms"] is None:
-            return _PERIODS_MS[0]
-        length = span["last_ms"] - span["first_ms"]
+    def period_ms(self) -> int:
+        """Width of the periods of `timeline`, chosen to make about 24 of them."""
+        arms = self._traffic.values()
+        length = max((arm.last_ms for arm in arms), default=0) - min((arm.first_ms for arm in arms), default=0)
         return next((width for width in _PERIODS_MS if length <= _MOST_PERIODS * width), _PERIODS_MS[-1])
 
     @cached_property
     def _arm_names(self) -> dict[int, str]:
         return {arm.number: arm.name for arm in self.experiment.arms}
+
+
+def _split_note(test: SampleRatio) -> str:
+    if math.isnan(test.p_value):
+        return "the split was not tested: there is too little traffic"
+    state = "broken" if test.mismatch else "as promised"
+    return f"the split is {state}: sample ratio p = {test.p_value:.2g}, and below {THRESHOLD} it is called broken"

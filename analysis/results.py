@@ -11,11 +11,13 @@ from analysis.statistics.sample_ratio import SampleRatio
 
 
 class Traffic(NamedTuple):
-    """What an arm was given, whatever became of it; fallbacks were answered by the champion."""
+    """What an arm was given, whatever became of it; the champion answered the fallbacks."""
 
-    units: int = 0
-    decisions: int = 0
-    fallbacks: int = 0
+    units: int
+    decisions: int
+    fallbacks: int
+    first_ms: int
+    last_ms: int
 
 
 class Result(NamedTuple):
@@ -93,7 +95,7 @@ def _row(
     effect: Effect,
     judgement: Judgement,
 ) -> Result:
-    traffic = comparison.traffic.get(arm.number, Traffic())
+    traffic = comparison.traffic.get(arm.number)
     return Result(
         metric=metric.name,
         metric_role=metric.role,
@@ -101,8 +103,8 @@ def _row(
         arm=arm.name,
         role="control" if arm == comparison.experiment.control else "treatment",
         model=arm.model,
-        units=traffic.units,
-        decisions=traffic.decisions,
+        units=traffic.units if traffic else 0,
+        decisions=traffic.decisions if traffic else 0,
         observed_units=sample.units if sample else 0,
         observations=sample.observations if sample else 0,
         mean=sample.mean if sample else math.nan,

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from analysis.errors import SchemaMismatch, SourceNotFound, UnreadableSource
 DEFAULT_DATABASE = "sqlite:///var/turnout.db"
 DEFAULT_LAKE = "var/lake"
 _LEDGER = "sqlite:///"
+_CONFIG_FILE = Path("turnout.toml")
 
 TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
@@ -97,8 +99,8 @@ class Source(NamedTuple):
 def open_source(source: str | Path | None = None) -> Source:
     """Open `sqlite:///PATH` or a lake folder.
 
-    Without a source: the lake ($TURNOUT_LAKE, by default var/lake) if decisions were exported to it, else the
-    ledger ($TURNOUT_DATABASE, by default sqlite:///var/turnout.db).
+    Without a source: the lake ($TURNOUT_LAKE, by default var/lake) if decisions were exported to it, else the ledger
+    ($TURNOUT_DATABASE, by default sqlite:///var/turnout.db). Both may also stand in turnout.toml.
 
     Raises:
         SourceNotFound: If neither ledger nor exported tables are there.
@@ -106,13 +108,24 @@ def open_source(source: str | Path | None = None) -> Source:
         SchemaMismatch: If a table or column of the published schema is missing.
     """
     if source is None:
-        lake = Path(os.environ.get("TURNOUT_LAKE", DEFAULT_LAKE))
+        lake = Path(_setting("lake", DEFAULT_LAKE))
         if (lake / "logs" / "decisions").is_dir():
             return _open_lake(lake)
-        return _open_ledger(os.environ.get("TURNOUT_DATABASE", DEFAULT_DATABASE))
+        return _open_ledger(_setting("database", DEFAULT_DATABASE))
     if "://" in str(source):
         return _open_ledger(str(source))
     return _open_lake(Path(source))
+
+
+def _setting(name: str, default: str) -> str:
+    if value := os.environ.get(f"TURNOUT_{name.upper()}"):
+        return value
+    try:
+        return str(tomllib.loads(_CONFIG_FILE.read_text()).get(name, default))
+    except FileNotFoundError:
+        return default
+    except (OSError, ValueError) as error:
+        raise UnreadableSource(f"{_CONFIG_FILE} cannot be read: {error}; correct it or remove it") from error
 
 
 def _open_ledger(url: str) -> Source:

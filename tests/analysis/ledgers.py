@@ -245,7 +245,8 @@ def everything(seed: int = 5) -> Ledger:
         ledger.observe(key, "late", number % 3 == 0, label=True)
         outside = ledger.decide(None, None, f"guest-{number}", START_MS + number, epoch=None)
         ledger.observe(outside, "late", 1.0, label=True)
-    _visit(ledger, generator, experiment, 2, "unit-0", START_MS + DAY_MS, 2)
+    moved = 1 - min(ledger.decisions[0]["arm"], 1)
+    _visit(ledger, generator, experiment, moved, "unit-0", START_MS + DAY_MS, 2)
     return ledger
 
 

@@ -1,0 +1,79 @@
+"""A report as one HTML page that needs no network: text, table, and charts with the scripts that draw them."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from html import escape
+from typing import Any
+
+import vl_convert
+
+from analysis.errors import UnknownMetric
+from analysis.rendering import HEADINGS, NUMERIC, Line, line
+from analysis.report import Report
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { margin-bottom: 0; } .context { color: #555; margin-top: 0; }
+.verdict { border-left: 6px solid #666; background: #f5f5f5; padding: .6rem 1rem; }
+.advance { border-color: #0072B2; } .rollback { border-color: #D55E00; }
+.wide { overflow-x: auto; margin: 1.5rem 0; } table { border-collapse: collapse; font-size: 14px; width: 100%; }
+th, td { padding: .3rem .6rem; border-bottom: 1px solid #ddd; text-align: left; white-space: nowrap; }
+.number { text-align: right; font-variant-numeric: tabular-nums; }
+"""
+
+
+def page(report: Report) -> str:
+    """Return the whole page; about a megabyte, nearly all of it the drawing scripts."""
+    name = escape(report.experiment.name)
+    body = "\n".join(_sections(report))
+    drawing = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{name}</title>\n'
+        f"<style>{_STYLE}</style>\n<script>{drawing}</script></head>\n"
+        f"<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def _sections(report: Report) -> Iterator[str]:
+    experiment, verdict = report.experiment, report.verdict()
+    yield f"<h1>{escape(experiment.name)}</h1>"
+    place = f"endpoint {experiment.endpoint}, {experiment.state}, read from {report.source}"
+    yield f'<p class="context">{escape(place)}</p>'
+    reasons = "<br>".join(escape(reason) for reason in verdict.reasons)
+    yield f'<p class="verdict {verdict.decision}"><b>{verdict.decision}: {escape(verdict.arm)}</b><br>{reasons}</p>'
+    yield _list(report.notes)
+    yield _table(line(row) for row in report.results)
+    for number, chart in enumerate(_charts(report)):
+        # "<" inside a string of the JSON must not be able to end the script.
+        specification = json.dumps(chart).replace("<", "\\u003c")
+        yield f'<div class="wide" id="chart-{number}"></div>'
+        yield f'<script>vegaEmbed("#chart-{number}", {specification}, {{actions: false}});</script>'
+
+
+def _charts(report: Report) -> Iterator[dict[str, Any]]:
+    drawings: tuple[Callable[[], Any], ...] = (report.plot.summary, report.plot.timeline, report.plot.reliability)
+    for draw in drawings:
+        try:
+            yield draw().to_dict()
+        except UnknownMetric:  # no metric scores a probability, so there is no reliability to draw
+            continue
+
+
+def _list(notes: Iterable[str]) -> str:
+    return "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>"
+
+
+def _table(lines: Iterable[Line]) -> str:
+    head = _row("th", HEADINGS)
+    return f'<div class="wide"><table>{head}\n' + "\n".join(_row("td", each) for each in lines) + "</table></div>"
+
+
+def _row(tag: str, cells: Line) -> str:
+    texts = cells._asdict().items()
+    return (
+        "<tr>"
+        + "".join(
+            f"<{tag}{' class=number' if column in NUMERIC else ''}>{escape(text)}</{tag}>" for column, text in texts
+        )
+        + "</tr>"
+    )
