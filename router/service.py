@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from models.registry import Registry
+from models.runtime import load
 from router.control import Control
 from router.decision_id import Signer
 from router.errors import TurnoutError
@@ -14,7 +15,7 @@ from router.ledger.control import ControlTables
 from router.ledger.database import open_database, upgrade
 from router.ledger.reading import DecisionTables
 from router.ledger.writer import LedgerWriter
-from router.serving.loading import RouteLoader
+from router.serving.loading import LoadModel, RouteLoader
 from router.serving.outcomes import OutcomeRecorder
 from router.serving.predict import Predictor
 from router.serving.routes import Routes
@@ -34,14 +35,20 @@ def system_clock() -> int:
 class Service:
     """Everything between `start` and `stop` of one router process."""
 
-    def __init__(self, settings: Settings, clock: Callable[[], int] = system_clock) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Callable[[], int] = system_clock,
+        load_model: LoadModel = load,
+    ) -> None:
         engine = open_database(settings.database)
         upgrade(engine)
         self._engine = engine
         self.registry = Registry(settings.registry)
         tables = ControlTables(engine)
         self._tables = tables
-        self._loader = RouteLoader(tables, self.registry)
+        self._loader = RouteLoader(tables, self.registry, load_model)
         self._routes = Routes(-1, {}, {}, {}, {})
         self._refreshing = asyncio.Lock()
         self._polling: asyncio.Task[None] | None = None

@@ -1,6 +1,7 @@
 """`turnout serve`: run the router."""
 
 import ipaddress
+import logging
 import os
 import socket
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from router.settings import Settings, load
 def serve(workers: int, **options: str | int | Path | None) -> None:
     """Serve predictions, count outcomes and run experiments."""
     settings = load({**os.environ, **_as_variables(options)})
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     listener = _listen(settings)
     # Worker processes read their settings from the environment.
     os.environ.update(_as_variables(options))

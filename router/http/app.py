@@ -21,9 +21,13 @@ its arm was chosen, and counts the outcomes that come back. Errors are RFC 9457 
 
 
 def create_app(settings: Settings | None = None) -> Litestar:
-    """Return the application; raises CannotStart when settings or ledger do not allow to serve."""
+    """Return the application over the settings of this process; raises CannotStart when it could not serve."""
     settings = load() if settings is None else settings
-    service = Service(settings)
+    return application(Service(settings), max_body_bytes=settings.max_body_bytes)
+
+
+def application(service: Service, *, max_body_bytes: int) -> Litestar:
+    """Return the application over a service that is not started yet."""
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
@@ -41,5 +45,6 @@ def create_app(settings: Settings | None = None) -> Litestar:
         openapi_config=OpenAPIConfig(
             title="Turnout", version="1", description=_DESCRIPTION, render_plugins=[SwaggerRenderPlugin()]
         ),
-        request_max_body_size=settings.max_body_bytes,
+        request_max_body_size=max_body_bytes,
+        logging_config=None,
     )

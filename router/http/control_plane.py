@@ -42,16 +42,16 @@ class ModelView(msgspec.Struct, frozen=True):
     created_at: str
 
 
-@get("/v1/endpoints", sync_to_thread=True, tags=["endpoints"])
-def list_endpoints(service: NamedDependency[Service]) -> list[EndpointView]:
+@get("/v1/endpoints", tags=["endpoints"])
+async def list_endpoints(service: NamedDependency[Service]) -> list[EndpointView]:
     """List the endpoints, by name."""
-    return [endpoint_view(record) for record in service.control.endpoints()]
+    return [endpoint_view(record) for record in await asyncio.to_thread(service.control.endpoints)]
 
 
-@get("/v1/endpoints/{name:str}", sync_to_thread=True, tags=["endpoints"])
-def read_endpoint(name: FromPath[str], service: NamedDependency[Service]) -> Response[EndpointView]:
+@get("/v1/endpoints/{name:str}", tags=["endpoints"])
+async def read_endpoint(name: FromPath[str], service: NamedDependency[Service]) -> Response[EndpointView]:
     """Return one endpoint."""
-    return _tagged(endpoint_view(service.control.endpoint(name)))
+    return _tagged(endpoint_view(await asyncio.to_thread(service.control.endpoint, name)))
 
 
 @post("/v1/endpoints", tags=["endpoints"])
@@ -71,23 +71,24 @@ async def replace_endpoint(
     return _tagged(endpoint_view(record))
 
 
-@get("/v1/experiments", sync_to_thread=True, tags=["experiments"])
-def list_experiments(service: NamedDependency[Service]) -> list[ExperimentView]:
+@get("/v1/experiments", tags=["experiments"])
+async def list_experiments(service: NamedDependency[Service]) -> list[ExperimentView]:
     """List the experiments in the order in which they may take a unit."""
-    return [experiment_view(record) for record in service.control.experiments()]
+    return [experiment_view(record) for record in await asyncio.to_thread(service.control.experiments)]
 
 
-@get("/v1/experiments/{name:str}", sync_to_thread=True, tags=["experiments"])
-def read_experiment(name: FromPath[str], service: NamedDependency[Service]) -> Response[ExperimentView]:
+@get("/v1/experiments/{name:str}", tags=["experiments"])
+async def read_experiment(name: FromPath[str], service: NamedDependency[Service]) -> Response[ExperimentView]:
     """Return one experiment."""
-    return _tagged(experiment_view(service.control.experiment(name)))
+    return _tagged(experiment_view(await asyncio.to_thread(service.control.experiment, name)))
 
 
-@get("/v1/experiments/{name:str}/allocation", sync_to_thread=True, tags=["experiments"])
-def read_allocation(name: FromPath[str], service: NamedDependency[Service]) -> list[EpochView]:
+@get("/v1/experiments/{name:str}/allocation", tags=["experiments"])
+async def read_allocation(name: FromPath[str], service: NamedDependency[Service]) -> list[EpochView]:
     """Return the experiment's epochs, oldest first, with the arms' probabilities."""
-    document = service.control.experiment(name).document
-    return [epoch_view(record, document) for record in service.control.epochs(name)]
+    record = await asyncio.to_thread(service.control.experiment, name)
+    epochs = await asyncio.to_thread(service.control.epochs, name)
+    return [epoch_view(epoch, record.document) for epoch in epochs]
 
 
 @post("/v1/experiments", tags=["experiments"])
@@ -142,20 +143,20 @@ async def conclude_experiment(
     return await _moved(service, lambda: service.control.conclude(name, if_match))
 
 
-@get("/v1/models", sync_to_thread=True, tags=["models"])
-def list_models(service: NamedDependency[Service]) -> list[ModelView]:
+@get("/v1/models", tags=["models"])
+async def list_models(service: NamedDependency[Service]) -> list[ModelView]:
     """List the model versions in the registry."""
-    manifests = [service.registry.manifest(reference) for reference in service.registry.references()]
+    manifests = await asyncio.to_thread(_manifests, service)
     return [
         ModelView(f"{each.name}@{each.version}", each.runtime, each.signature.output, str(each.created_at))
         for each in manifests
     ]
 
 
-@get("/v1/models/{reference:str}", sync_to_thread=True, tags=["models"])
-def read_model(reference: FromPath[str], service: NamedDependency[Service]) -> Manifest:
+@get("/v1/models/{reference:str}", tags=["models"])
+async def read_model(reference: FromPath[str], service: NamedDependency[Service]) -> Manifest:
     """Return the manifest of `name@version`: signature, metrics, datasets, parity and digests."""
-    return service.registry.manifest(ModelReference.parse(reference))
+    return await asyncio.to_thread(service.registry.manifest, ModelReference.parse(reference))
 
 
 CONTROL_PLANE = [
@@ -195,3 +196,7 @@ def _tagged(view: View) -> Response[View]:
 def _same_name(path: str, body: str) -> None:
     if path != body:
         raise InvalidDocument(f"the path names {path!r} but the document {body!r}; a name cannot change", field="name")
+
+
+def _manifests(service: Service) -> list[Manifest]:
+    return [service.registry.manifest(reference) for reference in service.registry.references()]

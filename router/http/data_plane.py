@@ -1,5 +1,6 @@
 """The calls that applications make: predict, outcomes, decisions. Bodies go to the service as the bytes they are."""
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -66,11 +67,12 @@ async def post_outcomes(request: Request[Any, Any, State], service: NamedDepende
     return Response(content, media_type=MediaType.JSON)
 
 
-@get("/v1/decisions/{decision_id:str}", sync_to_thread=True, tags=["decisions"])
-def read_decision(decision_id: FromPath[str], service: NamedDependency[Service]) -> DecisionView:
+@get("/v1/decisions/{decision_id:str}", tags=["decisions"])
+async def read_decision(decision_id: FromPath[str], service: NamedDependency[Service]) -> DecisionView:
     """Return what was decided and what came of it."""
     raw, _ = service.signer.parse(decision_id)
-    return decision_view(service.decisions.read(raw), service.decisions.outcomes(raw))
+    stored = await asyncio.to_thread(service.decisions.read, raw)
+    return decision_view(stored, await asyncio.to_thread(service.decisions.outcomes, raw))
 
 
 DATA_PLANE = [predict, post_outcomes, read_decision]

@@ -2,14 +2,14 @@
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
 from models.errors import ModelError
 from models.reference import ModelReference
 from models.registry import Registry
-from models.runtime import Model, load
+from models.runtime import Model
 from models.signature import BatchEncoder, Signature, input_struct
 from router.documents import Endpoint
 from router.ledger.control import ControlTables, EndpointRecord, ExperimentRecord
@@ -19,15 +19,18 @@ from router.serving.routes import EndpointRoute, Routes, ServedModel, experiment
 INLINE_LIMIT_S = 0.001
 """A model whose single prediction takes longer is called in a thread; for a faster one the hop would cost more."""
 
+LoadModel = Callable[[Registry, ModelReference], Model]
+
 _logger = logging.getLogger(__name__)
 
 
 class RouteLoader:
     """Builds routes, keeping the models that stay in use."""
 
-    def __init__(self, control: ControlTables, registry: Registry) -> None:
+    def __init__(self, control: ControlTables, registry: Registry, load_model: LoadModel) -> None:
         self._control = control
         self._registry = registry
+        self._load_model = load_model
         self._served: dict[str, ServedModel] = {}
 
     def load(self) -> Routes:
@@ -56,7 +59,7 @@ class RouteLoader:
         if kept is not None and kept.model is not None:
             return kept
         try:
-            model = load(self._registry, ModelReference.parse(reference))
+            model = self._load_model(self._registry, ModelReference.parse(reference))
         except ModelError as error:
             _logger.exception("cannot load model %s", reference)
             return ServedModel(reference, None, None, inline=True, problem=str(error))

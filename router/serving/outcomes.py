@@ -78,11 +78,13 @@ class OutcomeRecorder:
 
     def _decode(self, body: bytes) -> Sequence[PostedOutcome | Receipt]:
         try:
-            return self._rows.decode(body)
-        except msgspec.ValidationError:
-            return [self._decode_row(raw) for raw in self._raw_rows.decode(body)]
+            raw_rows = self._raw_rows.decode(body)
         except msgspec.DecodeError as error:
             raise _invalid(error) from None
+        try:
+            return self._rows.decode(body)
+        except msgspec.ValidationError:
+            return [self._decode_row(raw) for raw in raw_rows]
 
     def _decode_row(self, raw: msgspec.Raw) -> PostedOutcome | Receipt:
         try:

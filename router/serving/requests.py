@@ -63,11 +63,11 @@ def explain_invalid_request(body: bytes, error: msgspec.DecodeError, signature: 
 
 def _describe_value(body: bytes, field: str | None) -> str:
     """Return what stands at msgspec's path `field`, for the message; empty where that cannot be said."""
-    value: Any = msgspec.json.decode(body)
     try:
+        value: Any = msgspec.json.decode(body)
         for part in _parts(field or ""):
             value = value[part]
-    except (KeyError, IndexError, TypeError):
+    except (msgspec.DecodeError, RecursionError, KeyError, IndexError, TypeError):
         return ""
     if isinstance(value, dict | list):
         return ""

@@ -2,9 +2,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from litestar import Litestar
+from litestar.testing import TestClient
 from sqlalchemy import Engine
 
+from models.registry import Registry
+from models.signature import Feature, Signature
+from router.http.app import application
 from router.ledger.database import open_database, upgrade
+from router.service import Service
+from router.settings import Settings
+from tests.router.small_models import add_model, load_small
 
 
 @pytest.fixture
@@ -14,3 +22,30 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
     upgrade(engine)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings over empty folders."""
+    return Settings(database=f"sqlite:///{tmp_path}/ledger.db", registry=tmp_path / "registry", max_batch=100)
+
+
+@pytest.fixture
+def registry(settings: Settings) -> Registry:
+    """A registry with one version of every small model, and one with another signature."""
+    registry = Registry(settings.registry)
+    for name in ("sum", "sum-too", "slow", "error", "nan"):
+        add_model(registry, name)
+    add_model(registry, "sum-other", Signature((Feature("distance", "category"), Feature("hour", "number")), "number"))
+    return registry
+
+
+@pytest.fixture
+def client(settings: Settings, registry: Registry) -> Iterator[TestClient[Litestar]]:
+    """A router over the small models, with an endpoint `delay` whose champion is sum@1."""
+    service = Service(settings, load_model=load_small)
+    assert registry.names()
+    with TestClient(application(service, max_body_bytes=settings.max_body_bytes)) as client:
+        created = client.post("/v1/endpoints", json={"name": "delay", "champion": "sum@1", "timeout_ms": 50})
+        assert created.status_code == 201, created.text
+        yield client

@@ -1,0 +1,169 @@
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from litestar import Litestar
+from litestar.testing import TestClient
+from sqlalchemy import select
+
+from router.ledger import schema
+from router.ledger.database import open_database
+from router.settings import Settings
+from tests.router.documents import INPUTS, experiment
+
+Client = TestClient[Litestar]
+
+
+@pytest.fixture
+def decision_id(client: Client) -> str:
+    """A decision of the running experiment too-vs-sum."""
+    client.post("/v1/experiments", json=experiment())
+    client.post("/v1/experiments/too-vs-sum/start", headers={"If-Match": "*"})
+    return decide(client)
+
+
+def decide(client: Client, **fields: Any) -> str:
+    body = {"unit": "u", "inputs": INPUTS, **fields}
+    text: str = client.post("/v1/endpoints/delay/predict", json=body).json()["decision_id"]
+    return text
+
+
+def post(client: Client, body: Any, status: int = 200) -> dict[str, Any]:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    response = client.post("/v1/outcomes", content=content)
+    assert response.status_code == status, response.text
+    found: dict[str, Any] = response.json()
+    return found
+
+
+def statistics(settings: Settings) -> dict[str, tuple[int, float]]:
+    engine = open_database(settings.database)
+    with engine.connect() as connection:
+        rows = connection.execute(select(schema.statistics)).mappings().all()
+    engine.dispose()
+    return {row["metric"]: (row["count"], row["sum"]) for row in rows}
+
+
+def test_a_label_is_accepted_scored_and_shown(client: Client, decision_id: str, settings: Settings) -> None:
+    assert post(client, {"decision_id": decision_id, "metric": "late", "value": 1}) == {"status": "accepted"}
+    decision = client.get(f"/v1/decisions/{decision_id}").json()
+    assert [(each["metric"], each["value"], each["item"]) for each in decision["outcomes"]] == [("late", 1.0, 0)]
+    count, total = statistics(settings)["brier"]
+    assert (count, total) == (1, pytest.approx((decision["predictions"][0] - 1) ** 2))
+
+
+def test_outcomes_feed_the_metrics_that_name_them(client: Client, decision_id: str, settings: Settings) -> None:
+    rows = [
+        {"decision_id": decision_id, "metric": "click", "value": True},
+        {"decision_id": decision_id, "metric": "revenue", "value": 99.5, "id": "payment-1"},
+        {"decision_id": decision_id, "metric": "revenue", "value": 0.5, "id": "payment-2"},
+        {"decision_id": decision_id, "metric": "seats", "value": 2},
+    ]
+    assert post(client, rows)["accepted"] == 4
+    assert statistics(settings) == {"click": (1, 1.0), "revenue": (2, 100.0), "seats": (1, 2.0)}
+
+
+def test_the_same_list_again_is_all_duplicates(client: Client, decision_id: str, settings: Settings) -> None:
+    rows = [{"decision_id": decision_id, "metric": name, "value": 1} for name in ("late", "click")]
+    assert post(client, rows)["accepted"] == 2
+    again = post(client, rows * 3)
+    assert (again["accepted"], again["duplicate"], again["rejected"]) == (0, 6, 0)
+    assert statistics(settings)["click"] == (1, 1.0)
+
+
+def test_a_bad_row_does_not_stop_the_others(client: Client, decision_id: str) -> None:
+    rows = [
+        {"decision_id": decision_id, "metric": "late", "value": 1},
+        {"decision_id": decision_id, "metric": "late"},
+        {"decision_id": decision_id[:-1], "metric": "late", "value": 1},
+        "not even an object",
+        {"decision_id": decision_id, "metric": "click", "value": 0},
+    ]
+    receipts = post(client, rows)
+    assert (receipts["accepted"], receipts["rejected"]) == (2, 3)
+    assert [each["status"] for each in receipts["receipts"]] == ["accepted", *["rejected"] * 3, "accepted"]
+    assert "missing required field `value`" in receipts["receipts"][1]["reason"]
+    assert "has 43 characters" in receipts["receipts"][2]["reason"]
+
+
+def forged(decision_id: str) -> str:
+    return decision_id[:-1] + ("a" if decision_id[-1] != "a" else "b")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metric": "clicks"}, "has no metric fed by 'clicks'; it takes: click, late, revenue, seats"),
+        ({"metric": "brier"}, "'brier' is computed by the router from the label 'late'; post 'late' instead"),
+        ({"metric": "click", "value": 0.5}, "'click' takes 0 or 1, not 0.5"),
+        ({"value": 2}, "'late' takes 0 or 1, not 2"),
+        ({"value": None}, "got `null`"),
+        ({"value": "1"}, "got `str`"),
+        ({"item": 1}, "item 1 is out of range: the decision has 1 input"),
+        ({"item": -1}, "Expected `int` >= 0"),
+        ({"at": "yesterday"}, "Invalid RFC3339"),
+        ({"at": "2026-01-01T00:00:00"}, "timezone"),
+        ({"at": (datetime.now(UTC) + timedelta(days=1)).isoformat()}, "lies in the future"),
+        ({"surprise": 1}, "unknown field `surprise`"),
+        ({"decision_id": "forged"}, "has 6 characters"),
+        ({"decision_id": 7}, "decision_id: Expected `str`"),
+    ],
+)
+def test_a_bad_outcome_is_a_problem(client: Client, decision_id: str, changes: dict[str, Any], message: str) -> None:
+    body = {"decision_id": decision_id, "metric": "late", "value": 1, **changes}
+    found = post(client, body, status=400)
+    assert message in found["detail"]
+    assert client.get(f"/v1/decisions/{decision_id}").json()["outcomes"] == []
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [(b"", "not valid JSON"), (b'{"value": NaN}', "not valid JSON"), (b'[{"value": 1}', "not valid JSON")],
+)
+def test_what_is_not_json_is_a_problem(client: Client, body: bytes, message: str) -> None:
+    assert message in post(client, body, status=400)["detail"]
+
+
+def test_a_non_finite_value_is_refused(client: Client, decision_id: str) -> None:
+    body = f'{{"decision_id": "{decision_id}", "metric": "revenue", "value": 1e999}}'.encode()
+    assert "out of range" in post(client, body, status=400)["detail"]
+
+
+def test_a_forged_id_is_refused_and_stores_nothing(client: Client, decision_id: str) -> None:
+    found = post(client, {"decision_id": forged(decision_id), "metric": "late", "value": 1}, status=400)
+    assert found["code"] == "invalid-decision-id"
+    assert "signature is not ours" in found["detail"]
+    assert client.get(f"/v1/decisions/{decision_id}").json()["outcomes"] == []
+
+
+def test_outcomes_of_champion_traffic_are_kept(client: Client) -> None:
+    champion = decide(client)
+    assert post(client, {"decision_id": champion, "metric": "anything", "value": 3.5}) == {"status": "accepted"}
+    assert client.get(f"/v1/decisions/{champion}").json()["outcomes"][0]["value"] == 3.5
+
+
+def test_outcomes_count_after_the_experiment_is_concluded(client: Client, decision_id: str) -> None:
+    client.post("/v1/experiments/too-vs-sum/conclude", headers={"If-Match": "*"})
+    assert post(client, {"decision_id": decision_id, "metric": "late", "value": 0})["status"] == "accepted"
+
+
+def test_an_outcome_keeps_when_it_happened(client: Client, decision_id: str) -> None:
+    at = "2026-01-02T03:04:05+01:00"
+    post(client, {"decision_id": decision_id, "metric": "late", "value": 0, "at": at})
+    stored = client.get(f"/v1/decisions/{decision_id}").json()["outcomes"][0]
+    assert stored["at"] == "2026-01-02T02:04:05Z"
+
+
+def test_too_many_rows_are_too_large(client: Client, decision_id: str) -> None:
+    row = {"decision_id": decision_id, "metric": "late", "value": 1}
+    assert "the limit is 100" in post(client, [row] * 101, status=413)["detail"]
+
+
+def test_an_empty_list_is_an_empty_receipt(client: Client) -> None:
+    assert post(client, []) == {"accepted": 0, "duplicate": 0, "rejected": 0, "receipts": []}
+
+
+def test_an_unknown_decision_is_not_found(client: Client, decision_id: str) -> None:
+    assert client.get(f"/v1/decisions/{forged(decision_id)}").status_code == 400
+    assert client.get("/v1/decisions/short").status_code == 400

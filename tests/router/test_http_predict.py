@@ -1,0 +1,203 @@
+import json
+from typing import Any
+
+import pytest
+from litestar import Litestar
+from litestar.testing import TestClient
+
+from tests.router.documents import INPUTS, experiment
+from tests.router.small_models import FEATURES
+
+Client = TestClient[Litestar]
+
+
+def start(client: Client, document: dict[str, Any]) -> None:
+    created = client.post("/v1/experiments", json=document)
+    assert created.status_code == 201, created.text
+    started = client.post(f"/v1/experiments/{document['name']}/start", headers={"If-Match": '"1"'})
+    assert started.status_code == 200, started.text
+
+
+def predict(client: Client, unit: str = "u", inputs: Any = INPUTS, **fields: Any) -> dict[str, Any]:
+    response = client.post("/v1/endpoints/delay/predict", json={"unit": unit, "inputs": inputs, **fields})
+    assert response.status_code == 200, response.text
+    reply: dict[str, Any] = response.json()
+    return reply
+
+
+def problem(client: Client, body: Any, status: int = 400, endpoint: str = "delay") -> dict[str, Any]:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    response = client.post(f"/v1/endpoints/{endpoint}/predict", content=content)
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    found: dict[str, Any] = response.json()
+    assert found["status"] == status
+    assert found["title"]
+    return found
+
+
+def test_predict_without_experiment_is_the_champions(client: Client) -> None:
+    reply = predict(client)
+    assert reply["model"] == "sum@1"
+    assert reply["experiment"] is None
+    assert reply["arm"] is None
+    assert reply["propensity"] == 1.0
+    assert reply["prediction"] == pytest.approx(0.526, abs=1e-3)
+    stored = client.get(f"/v1/decisions/{reply['decision_id']}").json()
+    assert stored["predictions"] == [reply["prediction"]]
+    assert stored["inputs"] == [INPUTS]
+    assert stored["outcomes"] == []
+
+
+def test_predict_in_an_experiment_names_arm_and_propensity(client: Client) -> None:
+    start(client, experiment())
+    replies = [predict(client, unit=f"user-{number}") for number in range(40)]
+    assert {reply["arm"] for reply in replies} == {"control", "too"}
+    assert {reply["propensity"] for reply in replies} == {0.5}
+    assert {(reply["arm"], reply["model"]) for reply in replies} == {("control", "sum@1"), ("too", "sum-too@1")}
+    assert [predict(client, unit=f"user-{number}")["arm"] for number in range(40)] == [r["arm"] for r in replies]
+
+
+def test_predict_of_a_list_is_one_decision(client: Client) -> None:
+    reply = predict(client, inputs=[INPUTS, {**INPUTS, "distance": 900.0}])
+    assert len(reply["predictions"]) == 2
+    assert "prediction" not in reply
+    assert len(client.get(f"/v1/decisions/{reply['decision_id']}").json()["inputs"]) == 2
+
+
+def test_predict_keeps_the_order_of_features_apart_from_the_arms(client: Client, registry: Any) -> None:
+    from models.signature import Signature
+    from tests.router.small_models import add_model
+
+    reference = add_model(registry, "sum-reversed", Signature(tuple(reversed(FEATURES)), "probability"))
+    arms = [{"name": "control", "model": "sum@1"}, {"name": "reversed", "model": reference}]
+    weights = {"control": 0.0, "reversed": 1.0}
+    plain = predict(client)["prediction"]
+    start(client, experiment(arms=arms, allocation={"kind": "split", "weights": weights}))
+    reply = predict(client)
+    assert reply["arm"] == "reversed"
+    assert reply["prediction"] == pytest.approx(plain)
+
+
+def test_predict_serves_an_unknown_category(client: Client) -> None:
+    assert 0 < predict(client, inputs={**INPUTS, "carrier": "never seen 🚂"})["prediction"] < 1
+
+
+def test_predict_serves_null_where_the_signature_allows_it(client: Client) -> None:
+    assert 0 < predict(client, inputs={**INPUTS, "wind": None})["prediction"] < 1
+
+
+def test_predict_with_an_id_is_answered_once(client: Client) -> None:
+    first, again = (predict(client, id="order-1") for _ in range(2))
+    assert first == again
+    start(client, experiment())
+    assert predict(client, id="order-1") == first
+    assert predict(client, id="order-2", unit="v")["experiment"] == "too-vs-sum"
+    assert predict(client, id="order-2", unit="v")["arm"] == predict(client, id="order-3", unit="v")["arm"]
+
+
+def test_predict_with_an_id_of_another_request_is_refused(client: Client) -> None:
+    predict(client, id="order-1")
+    found = problem(client, {"unit": "somebody else", "inputs": INPUTS, "id": "order-1"}, status=409)
+    assert "made for another unit" in found["detail"]
+
+
+def test_predict_audience_looks_at_the_context(client: Client) -> None:
+    start(client, experiment(audience=[{"attribute": "origin", "op": "eq", "value": "JFK"}]))
+    assert predict(client, context={"origin": "JFK"})["experiment"] == "too-vs-sum"
+    assert predict(client, context={"origin": "EWR"})["experiment"] is None
+    reply = predict(client, context={"origin": "JFK", "hour": 9.0, "vip": True})
+    assert client.get(f"/v1/decisions/{reply['decision_id']}").json()["context"] == {
+        "origin": "JFK",
+        "hour": 9.0,
+        "vip": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("slow", "no prediction within 50 ms"),
+        ("error", "RuntimeError: out of order"),
+        ("nan", "it predicted a value that is not finite"),
+    ],
+)
+def test_predict_of_a_failing_arm_is_answered_by_the_champion(client: Client, name: str, reason: str) -> None:
+    arms = [{"name": "control", "model": "sum@1"}, {"name": "bad", "model": f"{name}@1"}]
+    start(client, experiment(arms=arms, allocation={"kind": "split", "weights": {"control": 0.0, "bad": 1.0}}))
+    replies = [predict(client, unit=f"user-{number}") for number in range(5)]
+    reply = replies[-1]
+    assert (reply["arm"], reply["model"], reply["served_model"]) == ("bad", f"{name}@1", "sum@1")
+    assert reply["fallback"] == reason
+    stored = client.get(f"/v1/decisions/{reply['decision_id']}").json()
+    assert (stored["arm"], stored["served_model"], stored["fallback"]) == ("bad", "sum@1", reason)
+
+
+def test_predict_of_a_failing_champion_is_a_problem_and_no_decision(client: Client) -> None:
+    client.post("/v1/endpoints", json={"name": "broken", "champion": "nan@1"})
+    found = problem(client, {"unit": "u", "inputs": INPUTS}, status=500, endpoint="broken")
+    assert found["code"] == "prediction-failed"
+    assert "nan@1" in found["detail"]
+
+
+def test_predict_on_an_unknown_endpoint_names_the_known(client: Client) -> None:
+    found = problem(client, {"unit": "u", "inputs": INPUTS}, status=404, endpoint="dealy")
+    assert found["detail"] == "there is no endpoint 'dealy'; known endpoints: delay"
+    assert found["code"] == "unknown-endpoint"
+
+
+without_wind = {name: value for name, value in INPUTS.items() if name != "wind"}
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "message"),
+    [
+        (b"{", None, "not valid JSON"),
+        (b"", None, "not valid JSON"),
+        (b'{"unit": "u", "inputs": {"distance": NaN}}', None, "not valid JSON"),
+        ([], None, "Expected `object`, got `array`"),
+        ({"inputs": INPUTS}, None, "missing required field `unit`"),
+        ({"unit": "", "inputs": INPUTS}, "unit", "length >= 1"),
+        ({"unit": 7, "inputs": INPUTS}, "unit", "Expected `str`, got `int` (got 7)"),
+        ({"unit": "u"}, None, "missing required field `inputs`"),
+        ({"unit": "u", "inputs": INPUTS, "input": 1}, None, "unknown field `input`"),
+        ({"unit": "u", "inputs": []}, "inputs", "the list of inputs is empty"),
+        ({"unit": "u", "inputs": without_wind}, "inputs", "missing required field `wind`"),
+        ({"unit": "u", "inputs": {**INPUTS, "speed": 1}}, "inputs", "unknown field `speed`"),
+        ({"unit": "u", "inputs": {**INPUTS, "distance": "far"}}, "inputs.distance", 'got `str` (got "far")'),
+        ({"unit": "u", "inputs": {**INPUTS, "distance": None}}, "inputs.distance", "got `null`"),
+        ({"unit": "u", "inputs": {**INPUTS, "distance": True}}, "inputs.distance", "got `bool`"),
+        ({"unit": "u", "inputs": {**INPUTS, "carrier": 6}}, "inputs.carrier", "Expected `str`"),
+        ({"unit": "u", "inputs": [INPUTS, {**INPUTS, "distance": "x"}]}, "inputs[1].distance", 'got `str` (got "x")'),
+        (b'{"unit": "u", "inputs": {"distance": 1e999, "carrier": "A", "wind": 1}}', "inputs.distance", "out of range"),
+        ({"unit": "u", "inputs": {**INPUTS, "distance": 1e300}}, "inputs.distance", "(got 1e300)"),
+        ({"unit": "u", "inputs": INPUTS, "context": {"a": [1]}}, "context[...]", "got `array`"),
+        ({"unit": "u", "inputs": INPUTS, "id": ""}, "id", "length >= 1"),
+        (b'{"unit": "\\ud800", "inputs": {}}', None, "not valid JSON"),
+    ],
+)
+def test_predict_of_bad_input_names_field_and_remedy(
+    client: Client, body: Any, field: str | None, message: str
+) -> None:
+    found = problem(client, body)
+    assert message in found["detail"]
+    assert found.get("field") == field
+
+
+def test_predict_of_bad_features_lists_what_the_endpoint_takes(client: Client) -> None:
+    found = problem(client, {"unit": "u", "inputs": without_wind})
+    assert "the endpoint takes distance (number), carrier (category), wind (number)" in found["detail"]
+
+
+def test_predict_of_ten_megabytes_is_too_large(client: Client) -> None:
+    body = b'{"unit": "u", "inputs": [' + b" " * 10_000_000 + b"]}"
+    assert problem(client, body, status=413)["title"] == "Request Entity Too Large"
+
+
+def test_predict_of_too_many_inputs_is_too_large(client: Client) -> None:
+    found = problem(client, {"unit": "u", "inputs": [INPUTS] * 101}, status=413)
+    assert found["detail"] == "101 inputs in one request; the limit is 100: send several requests"
+
+
+def test_predict_of_deep_nesting_is_refused(client: Client) -> None:
+    assert problem(client, b'{"unit": "u", "inputs": ' + b"[" * 100_000 + b"]" * 100_000 + b"}")["status"] == 400
