@@ -1,0 +1,1 @@
+"""Baselines that benchmarks compare with, each served by its own uvicorn process."""
