@@ -2,9 +2,11 @@
 
 import dagster as dg
 
+from orchestration import logs
 from orchestration.endpoints import flight_delay
 from orchestration.endpoints.assets import endpoint_definitions
 from orchestration.lake import Lake
+from orchestration.ledger import Ledger
 from router import settings
 
 ENDPOINTS = (flight_delay.ENDPOINT,)
@@ -12,10 +14,11 @@ ENDPOINTS = (flight_delay.ENDPOINT,)
 
 def build(configured: settings.Settings) -> dg.Definitions:
     """The definitions over one configuration."""
-    resources = {"lake": Lake(configured.lake.resolve())}
-    return dg.Definitions.merge(
-        *(endpoint_definitions(endpoint) for endpoint in ENDPOINTS), dg.Definitions(resources=resources)
+    shared = dg.Definitions(
+        assets=[logs.LEDGER, logs.logged_experiments, logs.logged_traffic],
+        resources={"lake": Lake(configured.lake.resolve()), "ledger": Ledger(configured.database)},
     )
+    return dg.Definitions.merge(shared, *(endpoint_definitions(endpoint) for endpoint in ENDPOINTS))
 
 
 @dg.definitions

@@ -38,5 +38,9 @@ class SourceUnavailable(OrchestrationError):
     """The raw data of an endpoint cannot be read."""
 
 
+class LedgerUnavailable(OrchestrationError):
+    """The router's ledger is missing or cannot be read."""
+
+
 class MaterializationFailed(OrchestrationError):
     """A run failed, or one of its blocking checks did not pass."""

@@ -42,6 +42,12 @@ class _Batch(NamedTuple):
     keys: tuple[dg.AssetKey, ...]
     partition: str | None
 
+    @property
+    def names(self) -> list[str]:
+        """The assets, with the partition in brackets."""
+        suffix = f"[{self.partition}]" if self.partition else ""
+        return [key.to_user_string() + suffix for key in self.keys]
+
 
 def materialize_stale(
     definitions: dg.Definitions,
@@ -61,22 +67,40 @@ def materialize_stale(
         MaterializationFailed: A run failed, or a blocking check did; what had been materialized before stays.
     """
     graph = definitions.resolve_asset_graph()
-    batches = list(_batches(graph, selection.resolve(graph), partitions))
+    batches = _batches(graph, selection, partitions)
     total = sum(len(batch.keys) for batch in batches)
     done = 0
     materialized: list[str] = []
     for batch in batches:
         # What is stale below a changed asset shows only once that asset is made again, and may turn out unchanged.
         for _ in batch.keys:
-            stale = stale_keys(graph, instance, batch.keys, batch.partition)
-            if not stale:
+            stale = _Batch(tuple(stale_keys(graph, instance, batch.keys, batch.partition)), batch.partition)
+            if not stale.keys:
                 break
-            progress(Progress(tuple(key.to_user_string() for key in stale), batch.partition, done, total))
-            _run(definitions, instance, stale, batch.partition)
-            materialized += [_label(key, batch.partition) for key in stale]
+            progress(Progress(tuple(key.to_user_string() for key in stale.keys), batch.partition, done, total))
+            _run(definitions, instance, stale)
+            materialized += stale.names
         done += len(batch.keys)
         progress(Progress((), batch.partition, done, total))
     return materialized
+
+
+def materialize(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    selection: dg.AssetSelection,
+    *,
+    partitions: Collection[str] = (),
+) -> list[str]:
+    """Materialize the whole selection, stale or not: for what reads a source that Dagster does not see change.
+
+    Raises:
+        MaterializationFailed: A run failed, or a blocking check did; what had been materialized before stays.
+    """
+    batches = _batches(definitions.resolve_asset_graph(), selection, partitions)
+    for batch in batches:
+        _run(definitions, instance, batch)
+    return [name for batch in batches for name in batch.names]
 
 
 def stale_keys(
@@ -108,14 +132,17 @@ def _passed_in(instance: dg.DagsterInstance, check: dg.AssetCheckKey, run_id: st
     return any(target.run_id == run_id for target in targets if target)
 
 
-def _batches(graph: AssetGraph, selected: Collection[dg.AssetKey], partitions: Collection[str]) -> Iterator[_Batch]:
+def _batches(graph: AssetGraph, selection: dg.AssetSelection, partitions: Collection[str]) -> list[_Batch]:
     """Batches in an order in which each only needs what came before it."""
+    selected = {key for key in selection.resolve(graph) if graph.get(key).is_materializable}
     stages = _stages(graph, selected)
+    batches = []
     for stage in range(max(stages.values(), default=-1) + 1):
         for chain in _chains(graph, [key for key in stages if stages[key] == stage]):
             definition = graph.get(chain[0]).partitions_def
             wanted = [p for p in definition.get_partition_keys() if p in partitions] if definition else [None]
-            yield from (_Batch(tuple(chain), partition) for partition in wanted)
+            batches += [_Batch(tuple(chain), partition) for partition in wanted]
+    return batches
 
 
 def _stages(graph: AssetGraph, selected: Collection[dg.AssetKey]) -> dict[dg.AssetKey, int]:
@@ -158,20 +185,17 @@ def _shares_run(graph: AssetGraph, parent: dg.AssetKey, child: dg.AssetKey) -> b
     )
 
 
-def _run(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, keys: Sequence[dg.AssetKey], partition: str | None
-) -> None:
+def _run(definitions: dg.Definitions, instance: dg.DagsterInstance, batch: _Batch) -> None:
     result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
         run_config=_QUIET,
         instance=instance,
-        partition_key=partition,
-        asset_selection=list(keys),
+        partition_key=batch.partition,
+        asset_selection=list(batch.keys),
         raise_on_error=False,
     )
     if not result.success:
-        reasons = [*_failed_checks(result), *_failed_steps(result)]
-        names = ", ".join(_label(key, partition) for key in keys)
-        raise MaterializationFailed(f"materializing {names} failed: {'; '.join(reasons)} (run {result.run_id})")
+        reasons = "; ".join([*_failed_checks(result), *_failed_steps(result)])
+        raise MaterializationFailed(f"materializing {', '.join(batch.names)} failed: {reasons} (run {result.run_id})")
 
 
 def _failed_checks(result: dg.ExecuteInProcessResult) -> Iterator[str]:
@@ -185,10 +209,6 @@ def _failed_steps(result: dg.ExecuteInProcessResult) -> Iterator[str]:
     for event in result.filter_events(lambda event: event.is_step_failure):
         error: Any = event.step_failure_data.error
         yield f"{event.step_key}: {(error.cause or error).message.strip()}"
-
-
-def _label(key: dg.AssetKey, partition: str | None) -> str:
-    return key.to_user_string() + (f"[{partition}]" if partition else "")
 
 
 class _Loading(LoadingContext):

@@ -5,11 +5,13 @@ import dagster as dg
 from orchestration.datasets.assets import by_name, dataset_asset, period_asset
 from orchestration.datasets.checks import leakage_check, schema_check
 from orchestration.endpoints.declaration import Endpoint
+from orchestration.results import result_asset
 
 
 def endpoint_definitions(endpoint: Endpoint) -> dg.Definitions:
     """Everything that the endpoint declares."""
-    return dataset_definitions(endpoint)
+    result = dg.Definitions([result_asset(endpoint.key, endpoint.experiment.name)])
+    return dg.Definitions.merge(dataset_definitions(endpoint), result)
 
 
 def dataset_definitions(endpoint: Endpoint) -> dg.Definitions:

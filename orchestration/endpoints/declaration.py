@@ -1,10 +1,34 @@
 """What one file in this folder says about an endpoint; the asset graph is made from it."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import dagster as dg
 
 from orchestration.datasets.declaration import Dataset, Period
+
+
+class Experiment(NamedTuple):
+    """How candidates compete on live traffic; the first arm is the control."""
+
+    name: str
+    arms: tuple[tuple[str, str], ...]
+    """Name of the arm and the candidate (recipe) that it serves."""
+    weights: tuple[float, ...]
+    """Share of traffic of each arm; they sum to 1."""
+    metrics: tuple[Mapping[str, Any], ...]
+    """As the router's API takes them, the primary one first."""
+
+    def document(self, endpoint: str, models: Mapping[str, str]) -> dict[str, Any]:
+        """The experiment as `POST /v1/experiments` takes it; `models` has each candidate's `name@version`."""
+        names = [name for name, _ in self.arms]
+        return {
+            "name": self.name,
+            "endpoint": endpoint,
+            "arms": [{"name": name, "model": models[candidate]} for name, candidate in self.arms],
+            "allocation": {"kind": "split", "weights": dict(zip(names, self.weights, strict=True))},
+            "metrics": [dict(metric) for metric in self.metrics],
+        }
 
 
 class Endpoint(NamedTuple):
@@ -23,6 +47,7 @@ class Endpoint(NamedTuple):
     train: Period
     validation: Period
     replay: Period
+    experiment: Experiment
 
     @property
     def key(self) -> str:

@@ -5,7 +5,7 @@ import pandas as pd
 import pandera.pandas as pa
 
 from orchestration.datasets.declaration import Built, Dataset, Input, Inputs, Period, Rewind
-from orchestration.endpoints.declaration import Endpoint
+from orchestration.endpoints.declaration import Endpoint, Experiment
 from orchestration.flights import cleaning, features, source
 
 CATEGORIES = ("carrier", "origin", "dest", "weekday")
@@ -151,6 +151,11 @@ _DATASETS = (
     ),
 )
 
+
+def _score(score: str, direction: str, role: str) -> dict[str, str]:
+    return {"name": score, "kind": "score", "score": score, "label": LABEL, "direction": direction, "role": role}
+
+
 _MONTHS = dg.MonthlyPartitionsDefinition(start_date="2013-01-01", end_date="2014-01-01")
 _ALL_MONTHS = tuple(_MONTHS.get_partition_keys())
 _ORDER = ("scheduled_departure", "flight_id")
@@ -186,5 +191,15 @@ ENDPOINT = Endpoint(
         (*_COLUMNS, "tailnum", "status", "arrived_at"),
         _ORDER,
         monthly=True,
+    ),
+    experiment=Experiment(
+        name="boosting-vs-logistic",
+        arms=(("control", "logistic"), ("boosting", "boosting")),
+        weights=(0.5, 0.5),
+        metrics=(
+            _score("brier", "decrease", "primary"),
+            _score("log_loss", "decrease", "secondary"),
+            _score("correct", "increase", "secondary"),
+        ),
     ),
 )
