@@ -8,7 +8,7 @@ import httpx
 
 from router.settings import Settings
 
-DEFAULT_URL = Settings().url
+DEFAULT_URL = Settings().router_url
 
 Json = dict[str, Any]
 

@@ -29,11 +29,16 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     secret is made beside the database at the first start."""
     host: str = "127.0.0.1"
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8400
-    url: str = "http://127.0.0.1:8400"
-    """Where commands and Dagster find the router."""
+    url: str | None = None
+    """Where commands and Dagster find the router, if not on this machine's `host` and `port`."""
     max_body_bytes: Annotated[int, msgspec.Meta(ge=1024)] = 1_048_576
     max_batch: Annotated[int, msgspec.Meta(ge=1)] = 1000
     queue_size: Annotated[int, msgspec.Meta(ge=1)] = 10_000
+
+    @property
+    def router_url(self) -> str:
+        """Where commands and Dagster find the router."""
+        return self.url or f"http://{self.host}:{self.port}"
 
     @property
     def database_path(self) -> Path:

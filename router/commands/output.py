@@ -8,12 +8,10 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from router.client import DEFAULT_URL
+from router.settings import load
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-url_option = click.option(
-    "--url", default=DEFAULT_URL, envvar="TURNOUT_URL", show_default=True, help="The router's address."
-)
+url_option = click.option("--url", default=lambda: load().router_url, help="The router's address (TURNOUT_URL).")
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, empty: str) -> None:

@@ -66,8 +66,8 @@ KINDS: Mapping[str, type[SumModel]] = {"sum": SumModel, "slow": SlowModel, "erro
 def add_model(registry: Registry, name: str, signature: Signature | None = None, output: Output = "probability") -> str:
     """Put a version into the registry; the name's part before the first dash says which class serves it."""
     signature = signature or Signature(FEATURES, output)
-    values = {"number": 1.0, "boolean": True, "category": "AA"}
-    row = {feature.name: values[feature.kind] for feature in signature.features}
+    values: dict[str, float | bool | str] = {"number": 1.0, "boolean": True, "category": "AA"}
+    row: dict[str, float | bool | str | None] = {feature.name: values[feature.kind] for feature in signature.features}
     draft = Manifest(
         name=name,
         version=0,

@@ -50,7 +50,8 @@ def test_a_label_is_accepted_scored_and_shown(client: Client, decision_id: str, 
     decision = client.get(f"/v1/decisions/{decision_id}").json()
     assert [(each["metric"], each["value"], each["item"]) for each in decision["outcomes"]] == [("late", 1.0, 0)]
     count, total = statistics(settings)["brier"]
-    assert (count, total) == (1, pytest.approx((decision["predictions"][0] - 1) ** 2))
+    assert count == 1
+    assert total == pytest.approx((decision["predictions"][0] - 1) ** 2)
 
 
 def test_outcomes_feed_the_metrics_that_name_them(client: Client, decision_id: str, settings: Settings) -> None:

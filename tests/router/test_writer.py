@@ -65,7 +65,8 @@ def test_a_row_that_cannot_be_stored_fails_alone(engine: Engine, writer: LedgerW
     good, bad = decision(), decision(unit="\ud800 is half a character")
 
     async def both() -> list[bytes | BaseException]:
-        return await asyncio.gather(writer.decide(good, None), writer.decide(bad, None), return_exceptions=True)
+        deciding = (writer.decide(good, None), writer.decide(bad, None))
+        return list(await asyncio.gather(*deciding, return_exceptions=True))
 
     results = asyncio.run(both())
     assert results[0] == good.id
