@@ -52,7 +52,7 @@ def read_samples(source: Source, per_unit: ir.Table) -> dict[int, Sample]:
             var_cols=(_NUMERATOR, _DENOMINATOR),
             cov_cols=((_NUMERATOR, _DENOMINATOR),),
         )
-    return {int(str(arm)): _sample(_without_gaps(aggregates)) for arm, aggregates in by_arm.items()}
+    return {int(str(arm)): sample_of(_without_gaps(aggregates)) for arm, aggregates in by_arm.items()}
 
 
 def _without_gaps(aggregates: Aggregates) -> Aggregates:
@@ -65,7 +65,8 @@ def _without_gaps(aggregates: Aggregates) -> Aggregates:
     )
 
 
-def _sample(aggregates: Aggregates) -> Sample:
+def sample_of(aggregates: Aggregates) -> Sample:
+    """Mean and variance of the ratio of sums, from the aggregates of an arm's units."""
     safe = aggregates.with_zero_div()
     units = aggregates.count()
     return Sample(

@@ -28,14 +28,23 @@ _ARM_SHAPES = (
     "triangle-right",
 )
 
-_WIDTH = 560
+_WIDTH = 640
 _TITLE_LETTERS = 76
 _FAINT = "#BBBBBB"
-_CLOCK = {"minutes": "%H:%M", "hours": "%H:%M", "day": "%b %d", "date": "%b %d", "week": "%b %d", "month": "%b %d"}
+_CLOCK = {
+    "year": "%b %d %Y",
+    "quarter": "%b %d",
+    "minutes": "%H:%M",
+    "hours": "%H:%M",
+    "day": "%b %d",
+    "date": "%b %d",
+    "week": "%b %d",
+    "month": "%b %d",
+}
 _LEGEND = alt.Legend(orient="bottom", symbolSize=110, symbolOpacity=1, labelLimit=200)
 
 Channel = TypeVar("Channel", alt.Color, alt.Shape)
-Drawing = TypeVar("Drawing", alt.LayerChart, alt.FacetChart)
+Drawing = alt.LayerChart | alt.FacetChart
 
 
 class Plots:
@@ -44,7 +53,7 @@ class Plots:
     def __init__(self, report: "Report") -> None:
         self._report = report
 
-    def summary(self) -> alt.FacetChart:
+    def summary(self) -> Drawing:
         """Change against the control in percent, with its interval, per metric and treatment arm."""
         rows = self._treatment_rows()
         level = f"{100 * rows['confidence'].iloc[0]:.4g} %"
@@ -56,7 +65,7 @@ class Plots:
         title = f"change against control (%), with {level} interval"
         zero = alt.Chart().mark_rule(color=_FAINT, strokeDash=[4, 3]).encode(x=alt.datum(0))
         interval = base.mark_rule(strokeWidth=2.5).encode(
-            x=alt.X("lift_low_percent:Q", title=title), x2="lift_high_percent:Q"
+            x=alt.X("lift_low_percent:Q", title=title, scale=alt.Scale(padding=16)), x2="lift_high_percent:Q"
         )
         point = base.mark_point(filled=True, size=110, opacity=1).encode(
             x="lift_percent:Q", shape=_scale(alt.Shape, "verdict:N", _VERDICT_SHAPES)
@@ -65,7 +74,7 @@ class Plots:
         halo = text.mark_text(dy=-12, fontSize=11, stroke="white", strokeWidth=4)
         layers = alt.layer(zero, interval, point, halo, text.mark_text(dy=-12, fontSize=11))
         layers = layers.properties(width=_WIDTH - 120, height=alt.Step(44))
-        faceted: alt.FacetChart = layers.facet(
+        faceted = layers.facet(
             row=alt.Row(
                 "wanted:N",
                 title=None,
@@ -77,7 +86,7 @@ class Plots:
         ).resolve_scale(y="independent")
         return _finished(faceted, *self._titles(self._primary_finding()))
 
-    def timeline(self, metric: str | None = None) -> alt.LayerChart:
+    def timeline(self, metric: str | None = None) -> Drawing:
         """Mean of a metric (default: the primary) per arm over the time of the decisions, with 95 % bands."""
         chosen = self._metric(metric)
         rows = self._report.timeline(metric)
@@ -94,10 +103,10 @@ class Plots:
             tooltip=["arm:N", "period:T", "mean:Q", "low:Q", "high:Q", "units:Q"],
         )
         title = f"Mean {chosen.name} per {_duration(self._report.period_ms)}, with 95 % bands"
-        chart: alt.LayerChart = alt.layer(band, line, point).properties(width=_WIDTH, height=260)
+        chart = alt.layer(band, line, point).properties(width=_WIDTH, height=260)
         return _finished(chart, *self._titles(self._finding(chosen), title))
 
-    def reliability(self, metric: str | None = None) -> alt.LayerChart:
+    def reliability(self, metric: str | None = None) -> Drawing:
         """Observed frequency against predicted probability per arm; on the diagonal predictions mean what they say."""
         rows = self._report.reliability(metric)
         whole, percent = alt.Scale(domain=[0, 1]), alt.Axis(format=".0%")
@@ -112,9 +121,7 @@ class Plots:
         point = base.mark_point(filled=True, size=70, opacity=1).encode(
             y=observed, shape=self._arm_shape(), tooltip=["arm:N", "predicted:Q", "observed:Q", "labels:Q"]
         )
-        chart: alt.LayerChart = alt.layer(diagonal.encode(x="p:Q", y="p:Q"), interval, line, point).properties(
-            width=380, height=380
-        )
+        chart = alt.layer(diagonal.encode(x="p:Q", y="p:Q"), interval, line, point).properties(width=380, height=380)
         return _finished(chart, *self._titles(_calibration(rows), "On the dashed line predictions mean what they say"))
 
     def _treatment_rows(self) -> pd.DataFrame:
