@@ -42,5 +42,9 @@ class LedgerUnavailable(OrchestrationError):
     """The router's ledger is missing or cannot be read."""
 
 
+class NoExperiment(OrchestrationError):
+    """No experiment was started on the endpoint, so there is no result."""
+
+
 class MaterializationFailed(OrchestrationError):
     """A run failed, or one of its blocking checks did not pass."""

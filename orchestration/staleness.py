@@ -6,8 +6,7 @@ recorded with the last materialization with those of now, partition by partition
 declarative automation remembers ticks rather than looking at the state, and a comparison of our own would be a second
 truth beside the badges. Dagster is pinned to one version, and the tests fail if the resolver moves.
 
-On top of that an asset counts as stale while a blocking check of it has not passed for its last materialization,
-because Dagster leaves the asset in place when its check fails, and another run would build on it.
+On top of that an asset counts as stale while a blocking check of it has not passed for its last materialization.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -18,11 +17,10 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContext
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from orchestration.errors import MaterializationFailed
+from orchestration.proof import unproven
 
-_CHECKS_LOOKED_BACK = 500
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -116,20 +114,8 @@ def stale_keys(
 
 
 def _proven(graph: AssetGraph, instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | None) -> bool:
-    records = instance.fetch_materializations(
-        dg.AssetRecordsFilter(key, asset_partitions=[partition] if partition else None), limit=1
-    ).records
     checks = [check for check in graph.get(key).check_keys if graph.get(check).blocking]
-    return all(_passed_in(instance, check, records[0].run_id) for check in checks)
-
-
-def _passed_in(instance: dg.DagsterInstance, check: dg.AssetCheckKey, run_id: str) -> bool:
-    """Whether the check passed for what that run materialized."""
-    history = instance.event_log_storage.get_asset_check_execution_history(
-        check, limit=_CHECKS_LOOKED_BACK, status={AssetCheckExecutionRecordStatus.SUCCEEDED}
-    )
-    targets = (record.evaluation.target_materialization_data for record in history if record.evaluation)
-    return any(target.run_id == run_id for target in targets if target)
+    return not unproven(instance, key, checks, partition)
 
 
 def _batches(graph: AssetGraph, selection: dg.AssetSelection, partitions: Collection[str]) -> list[_Batch]:

@@ -10,7 +10,7 @@ from orchestration.results import result_asset
 
 def endpoint_definitions(endpoint: Endpoint) -> dg.Definitions:
     """Everything that the endpoint declares."""
-    result = dg.Definitions([result_asset(endpoint.key, endpoint.experiment.name)])
+    result = dg.Definitions([result_asset(endpoint.name)])
     return dg.Definitions.merge(dataset_definitions(endpoint), result)
 
 

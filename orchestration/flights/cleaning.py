@@ -31,7 +31,7 @@ def clean_flights(raw: pd.DataFrame, airports: pd.DataFrame) -> Cleaned:
     timed = _with_times(kept[zones.notna()], zones.dropna())
     frame = _with_outcome(timed)
     counts = {
-        "rows": len(raw),
+        "raw_rows": len(raw),
         "duplicates_dropped": int(repeated.sum()),
         "impossible_schedules_dropped": int((unschedulable & ~repeated).sum()),
         "unknown_time_zones_dropped": int(zones.isna().sum()),
@@ -51,7 +51,7 @@ def clean_weather(raw: pd.DataFrame) -> Cleaned:
     frame["wind_speed"] = frame["wind_speed"].mask(impossible_wind)
     frame = frame[~repeated].sort_values(["observed_at", "origin"], ignore_index=True)
     counts = {
-        "rows": len(raw),
+        "raw_rows": len(raw),
         "duplicates_dropped": int(repeated.sum()),
         "impossible_winds_nulled": int(impossible_wind.sum()),
     }

@@ -89,7 +89,7 @@ def test_clock_change_in_the_real_data_is_found(airports: pd.DataFrame) -> None:
     cleaned = cleaning.clean_flights(source.flights("2013-03-01"), airports)
     impossible = cleaned.frame[cleaned.frame["status"] == "impossible"]
     assert impossible["flight_id"].tolist() == ["2013-03-09-B635-JFK-2145"]
-    assert cleaned.counts["rows"] == len(cleaned.frame) == 28_834
+    assert cleaned.counts["raw_rows"] == len(cleaned.frame) == 28_834
 
 
 def test_hurricane_wind_is_nulled_and_counted() -> None:

@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pandas as pd
 import pytest
 from sqlalchemy import Engine, Table, create_engine, insert
 
 import analysis
 from orchestration import logs
-from orchestration.errors import LedgerUnavailable, MaterializationFailed
+from orchestration.errors import LedgerUnavailable, MaterializationFailed, NoExperiment
 from orchestration.lake import Lake, Partition
 from orchestration.ledger import Ledger
-from orchestration.results import result_asset
+from orchestration.results import newest_experiment, result_asset
 from orchestration.staleness import materialize
 from router.ledger import schema
 
@@ -105,7 +106,7 @@ def lake(tmp_path: Path) -> Lake:
 @pytest.fixture
 def definitions(tmp_path: Path, engine: Engine, lake: Lake) -> dg.Definitions:
     return dg.Definitions(
-        assets=[logs.LEDGER, logs.logged_experiments, logs.logged_traffic, result_asset("race", "race")],
+        assets=[logs.LEDGER, logs.logged_experiments, logs.logged_traffic, result_asset("flight-delay")],
         resources={"lake": lake, "ledger": Ledger(f"sqlite:///{tmp_path / 'turnout.db'}")},
     )
 
@@ -157,13 +158,13 @@ def test_export_reports_the_same_result_as_the_ledger(
 ) -> None:
     materialize(definitions, instance, EXPORT, partitions={FIRST, SECOND})
     exported = analysis.load("race", lake.root).summary()
-    assert exported.equals(analysis.load("race", str(engine.url)).summary())
+    pd.testing.assert_frame_equal(exported, analysis.load("race", str(engine.url)).summary(), rtol=1e-9)
 
 
 def test_result_shows_summary_verdict_and_chart(definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
     materialize(definitions, instance, EXPORT, partitions={FIRST, SECOND})
-    materialize(definitions, instance, dg.AssetSelection.assets("race_result"))
-    event = instance.get_latest_materialization_event(dg.AssetKey("race_result"))
+    materialize(definitions, instance, dg.AssetSelection.assets("flight_delay_result"))
+    event = instance.get_latest_materialization_event(dg.AssetKey("flight_delay_result"))
     assert event is not None
     assert event.asset_materialization is not None
     metadata = event.asset_materialization.metadata
@@ -173,8 +174,25 @@ def test_result_shows_summary_verdict_and_chart(definitions: dg.Definitions, ins
 
 
 def test_result_without_export_says_what_to_do(definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
-    with pytest.raises(MaterializationFailed, match="materialize the asset group 'logs'"):
-        materialize(definitions, instance, dg.AssetSelection.assets("race_result"))
+    with pytest.raises(MaterializationFailed, match="table logs/experiments was never written: materialize it first"):
+        materialize(definitions, instance, dg.AssetSelection.assets("flight_delay_result"))
+
+
+def test_result_is_of_the_newest_experiment(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, engine: Engine
+) -> None:
+    row = {"endpoint": "flight-delay", "state": "running", "revision": 1, "document": EXPERIMENT, "ended_ms": None}
+    started = {"created_ms": moment(SECOND, 0), "started_ms": moment(SECOND, 0)}
+    add(engine, schema.experiments, row | started | {"id": 2, "name": "race-2"})
+    add(
+        engine,
+        schema.experiments,
+        row | {"id": 3, "name": "draft", "created_ms": moment(SECOND, 1), "started_ms": None},
+    )
+    materialize(definitions, instance, dg.AssetSelection.assets("logged_experiments"))
+    assert newest_experiment(lake, "flight-delay") == "race-2"
+    with pytest.raises(NoExperiment, match="no experiment on endpoint other was started"):
+        newest_experiment(lake, "other")
 
 
 def test_ledger_days_reach_from_first_to_last_decision(tmp_path: Path, engine: Engine) -> None:
