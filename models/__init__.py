@@ -7,8 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from models.publishing import publish as publish
     from models.reference import ModelReference as ModelReference
     from models.registry import Registry as Registry
+    from models.runtime import load as load
     from models.signature import Feature as Feature
     from models.signature import Signature as Signature
 
@@ -17,9 +19,11 @@ HOMES = {
     "ModelReference": "models.reference",
     "Registry": "models.registry",
     "Signature": "models.signature",
+    "load": "models.runtime",
+    "publish": "models.publishing",
 }
 
-__all__ = ["Feature", "ModelReference", "Registry", "Signature"]
+__all__ = ["Feature", "ModelReference", "Registry", "Signature", "load", "publish"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,12 +1,12 @@
 """Data frames as signatures and batches: the training side of `models.signature` (needs pandas)."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import InvalidSample
-from models.signature import Batch, Feature, Kind, Output, Signature
+from models.signature import LARGEST, Batch, Feature, Kind, Output, Signature
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,6 +40,25 @@ def encode_frame(frame: "pd.DataFrame", signature: Signature) -> Batch:
     )
 
 
+def decode_rows(batch: Batch, signature: Signature) -> list[dict[str, float | bool | str | None]]:
+    """The rows of a batch as the objects that a request would carry."""
+    rows: list[dict[str, float | bool | str | None]] = []
+    for numbers, categories in zip(batch.numbers.tolist(), batch.categories.tolist(), strict=True):
+        left = {"category": iter(categories), "number": iter(numbers)}
+        values = {
+            feature.name: _value(feature, next(left["category" if feature.kind == "category" else "number"]))
+            for feature in signature.features
+        }
+        rows.append(values)
+    return rows
+
+
+def _value(feature: Feature, value: Any) -> float | bool | str | None:
+    if feature.nullable and (value == "" or value != value):
+        return None
+    return bool(value) if feature.kind == "boolean" else value
+
+
 def _names(frame: "pd.DataFrame") -> list[str]:
     names: list[object] = list(frame.columns)
     if odd := [name for name in names if not isinstance(name, str)]:
@@ -50,11 +69,7 @@ def _names(frame: "pd.DataFrame") -> list[str]:
 def _feature(name: str, column: "pd.Series") -> Feature:
     import pandas as pd
 
-    values = (
-        column.astype(column.cat.categories.dtype)
-        if isinstance(column.dtype, pd.CategoricalDtype)
-        else column
-    )
+    values = column.astype(column.cat.categories.dtype) if isinstance(column.dtype, pd.CategoricalDtype) else column
     found = pd.api.types.infer_dtype(values, skipna=True)
     # A column of nothing but NaN is a number that has never been seen.
     kind = "number" if found == "empty" and values.dtype.kind == "f" else KINDS.get(found)
@@ -71,15 +86,13 @@ def _numbers(feature: Feature, column: "pd.Series") -> NDArray[np.float64]:
         values = column.to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError) as error:
         raise InvalidSample(f"column {feature.name!r} is not a {feature.kind}: {error}") from error
-    if np.isinf(values).any():
-        raise InvalidSample(f"column {feature.name!r} holds an infinite value; requests cannot carry one")
+    if (np.abs(values) > LARGEST).any():
+        raise InvalidSample(f"column {feature.name!r} holds a value beyond {LARGEST:.1e}, which no request may carry")
     return values
 
 
 def _categories(feature: Feature, column: "pd.Series") -> NDArray[np.object_]:
     values = column.to_numpy(dtype=np.object_, na_value="")
     if odd := [value for value in values if not isinstance(value, str)]:
-        raise InvalidSample(
-            f"column {feature.name!r} is a category but holds {odd[0]!r}; categories are strings"
-        )
+        raise InvalidSample(f"column {feature.name!r} is a category but holds {odd[0]!r}; categories are strings")
     return values

@@ -40,16 +40,13 @@ class Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     confidence: float | None = None
 
 
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One model version: how to serve it, what it was made from, and the SHA-256 digests of its files."""
+class Draft(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a publisher says of a model: how to serve it, what it was made from and how good it is."""
 
     name: str
-    version: int
-    created_at: datetime
     signature: Signature
     runtime: Literal["onnx", "sklearn"]
     float_width: Literal[32, 64] | None
-    files: dict[str, str]
     libraries: dict[str, str]
     trusted_types: tuple[str, ...] = ()
     parity: Parity | None = None
@@ -59,6 +56,14 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     params: dict[str, Any] = {}
     metrics: dict[str, Metric] = {}
     notes: tuple[str, ...] = ()
+
+
+class Manifest(Draft, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A published draft: one version, whose files have these SHA-256 digests."""
+
+    version: int
+    created_at: datetime
+    files: dict[str, str]
 
     @property
     def reference(self) -> ModelReference:

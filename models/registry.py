@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from models.errors import ModelNotFound, RegistryUnavailable, TamperedModel
-from models.manifest import Manifest
+from models.manifest import Draft, Manifest
 from models.reference import NAME, VERSION, ModelReference, checked_name
 
 MANIFEST = "manifest.json"
@@ -30,9 +30,9 @@ def utc_now() -> datetime:
 class Registry:
     """Model versions under one root folder, shared by any number of publishers and readers.
 
-    A version's manifest holds the digest of every file, and `manifest.sha256` that of the manifest: damage, lost
-    files and careless edits are noticed. That does not stop somebody who may write to the folder from replacing
-    a file and its digests together: keep `digest(reference)` elsewhere to notice that.
+    A version's manifest holds the digest of every file, and `manifest.sha256` that of the manifest: damage,
+    lost files and careless edits are noticed. That does not stop somebody who may write to the folder from
+    replacing a file and its digests together: keep `digest(reference)` elsewhere to notice that.
     """
 
     def __init__(self, root: Path, clock: Callable[[], datetime] = utc_now) -> None:
@@ -54,25 +54,19 @@ class Registry:
 
     def references(self) -> tuple[ModelReference, ...]:
         """All published versions of all models, sorted."""
-        return tuple(
-            ModelReference(name, version) for name in self.names() for version in self.versions(name)
-        )
+        return tuple(ModelReference(name, version) for name in self.names() for version in self.versions(name))
 
     def latest(self, name: str) -> ModelReference:
         """The highest version of a model; raises ModelNotFound."""
         if not (versions := self.versions(name)):
-            raise ModelNotFound(
-                f"no model {name!r} in {self.root}; it holds {', '.join(self.names()) or 'none'}"
-            )
+            raise ModelNotFound(f"no model {name!r} in {self.root}; it holds {', '.join(self.names()) or 'none'}")
         return ModelReference(name, versions[-1])
 
     def path(self, reference: ModelReference) -> Path:
         """The folder of a published version; raises ModelNotFound."""
         if reference.version not in self.versions(reference.name):
             known = ", ".join(map(str, self.versions(reference.name))) or "none"
-            raise ModelNotFound(
-                f"no model {reference} in {self.root}; versions of {reference.name!r}: {known}"
-            )
+            raise ModelNotFound(f"no model {reference} in {self.root}; versions of {reference.name!r}: {known}")
         return self.root / reference.name / str(reference.version)
 
     def digest(self, reference: ModelReference) -> str:
@@ -88,9 +82,7 @@ class Registry:
                 f"{reference}: {MANIFEST} is not a manifest of this version of Turnout: {error}"
             ) from error
         if manifest.reference != reference:
-            raise TamperedModel(
-                f"{reference}: {MANIFEST} describes {manifest.reference}; was the folder copied?"
-            )
+            raise TamperedModel(f"{reference}: {MANIFEST} describes {manifest.reference}; was the folder copied?")
         return manifest
 
     def read(self, reference: ModelReference, file: str) -> bytes:
@@ -111,10 +103,10 @@ class Registry:
             self.read(reference, file)
         return manifest
 
-    def publish(self, draft: Manifest, files: Mapping[str, bytes]) -> ModelReference:
+    def publish(self, draft: Draft, files: Mapping[str, bytes]) -> ModelReference:
         """Store the files as the next version of `draft.name`, visible only once complete and on disk.
 
-        The draft's version, time and digests are filled in here. Publishers may run side by side.
+        Publishers may run side by side; each gets its own version.
         """
         digests = {file: _sha256(content) for file, content in files.items()}
         with _available(self.root):
@@ -129,13 +121,12 @@ class Registry:
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
 
-    def _claim_version(self, staging: Path, draft: Manifest, digests: dict[str, str]) -> ModelReference:
+    def _claim_version(self, staging: Path, draft: Draft, digests: dict[str, str]) -> ModelReference:
         version = max(self.versions(draft.name), default=0)
+        fields = {field: getattr(draft, field) for field in Draft.__struct_fields__}
         while True:
             version += 1
-            manifest = msgspec.structs.replace(
-                draft, version=version, created_at=self._clock(), files=digests
-            )
+            manifest = Manifest(**fields, version=version, created_at=self._clock(), files=digests)
             content = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
             _write(staging / MANIFEST, content)
             _write(staging / DIGEST, f"{_sha256(content)}\n".encode())
@@ -150,9 +141,7 @@ class Registry:
         folder = self.path(reference)
         content = _content(folder / MANIFEST, reference)
         if _content(folder / DIGEST, reference).decode(errors="replace").strip() != _sha256(content):
-            raise TamperedModel(
-                f"{reference}: {MANIFEST} was edited after publication; publish a new version"
-            )
+            raise TamperedModel(f"{reference}: {MANIFEST} was edited after publication; publish a new version")
         return content
 
     def _sweep(self) -> None:

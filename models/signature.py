@@ -105,6 +105,16 @@ class Batch(NamedTuple):
     numbers: NDArray[np.float64]
     categories: NDArray[np.object_]
 
+    def joined(self) -> NDArray[Any]:
+        """One array, numbers before categories; of objects when there are categories."""
+        if not self.categories.shape[1]:
+            return self.numbers
+        return np.concatenate([self.numbers.astype(np.object_), self.categories], axis=1)
+
+    def take(self, rows: NDArray[np.intp]) -> "Batch":
+        """The batch of some of the rows."""
+        return Batch(self.numbers[rows], self.categories[rows])
+
 
 class BatchEncoder:
     """Turns decoded rows into a batch; one encoder serves any row type that has the signature's features."""
@@ -119,9 +129,7 @@ class BatchEncoder:
         n, (k, c) = len(rows), self._widths
         # numpy reads None as NaN, so null numbers cost nothing.
         numbers = np.array([self._numbers(row) for row in rows], dtype=np.float64)
-        categories = np.array(
-            [[value or "" for value in self._categories(row)] for row in rows], dtype=np.object_
-        )
+        categories = np.array([[value or "" for value in self._categories(row)] for row in rows], dtype=np.object_)
         return Batch(numbers.reshape(n, k), categories.reshape(n, c))
 
 

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from models.errors import InvalidReference, ModelNotFound, RegistryUnavailable, TamperedModel
-from models.manifest import Manifest, Sample
+from models.manifest import Draft, Sample
 from models.reference import ModelReference
 from models.registry import ABANDONED_S, Registry
 from models.signature import Feature, Signature
@@ -22,15 +22,12 @@ FILES = {"model.onnx": b"graph", "model.skops": b"estimator"}
 DELAY = ModelReference("delay", 1)
 
 
-def draft(name: str = "delay") -> Manifest:
-    return Manifest(
+def draft(name: str = "delay") -> Draft:
+    return Draft(
         name=name,
-        version=0,
-        created_at=NOON,
         signature=Signature((Feature("distance", "number"),), "probability"),
         runtime="onnx",
         float_width=32,
-        files={},
         libraries={"onnxruntime": "1.31.1"},
         sample=Sample(({"distance": 1.0},), (0.5,)),
     )
@@ -124,9 +121,7 @@ def test_published_files_can_be_read_by_others(registry: Registry) -> None:
         (lambda folder: (folder / "manifest.sha256").write_bytes(b"\xff"), "manifest.json was edited"),
     ],
 )
-def test_verify_refuses_a_changed_version(
-    registry: Registry, tamper: Callable[[Path], None], message: str
-) -> None:
+def test_verify_refuses_a_changed_version(registry: Registry, tamper: Callable[[Path], None], message: str) -> None:
     registry.publish(draft(), FILES)
     tamper(registry.path(DELAY))
     with pytest.raises(TamperedModel, match=f"delay@1: {message}"):
@@ -145,9 +140,7 @@ def test_verify_refuses_a_manifest_of_another_form(registry: Registry) -> None:
     registry.publish(draft(), FILES)
     folder = registry.path(DELAY)
     (folder / "manifest.json").write_bytes(b"{}")
-    (folder / "manifest.sha256").write_text(
-        "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a\n"
-    )
+    (folder / "manifest.sha256").write_text("44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a\n")
     with pytest.raises(TamperedModel, match="not a manifest of this version of Turnout"):
         registry.verify(DELAY)
 
@@ -197,9 +190,7 @@ def publish_some(root: Path) -> list[int]:
 
 def test_concurrent_publishers_get_distinct_consecutive_versions(registry: Registry) -> None:
     with ProcessPoolExecutor(3, mp_context=get_context("spawn")) as pool:
-        claimed = [
-            version for versions in pool.map(publish_some, [registry.root] * 3) for version in versions
-        ]
+        claimed = [version for versions in pool.map(publish_some, [registry.root] * 3) for version in versions]
     assert sorted(claimed) == list(range(1, 61)) == list(registry.versions("delay"))
     assert {registry.verify(reference).version for reference in registry.references()} == set(claimed)
 
@@ -224,9 +215,7 @@ def test_publisher_killed_at_any_step_leaves_only_whole_versions(registry: Regis
         process.join()
         exit_codes.append(process.exitcode)
         published = registry.references() if registry.root.exists() else ()
-        assert [registry.verify(reference).version for reference in published] == list(
-            range(1, len(published) + 1)
-        )
+        assert [registry.verify(reference).version for reference in published] == list(range(1, len(published) + 1))
     assert exit_codes[:-1] == [-signal.SIGKILL] * (len(exit_codes) - 1)
     assert len(exit_codes) > 8
     assert registry.publish(draft(), FILES).version == len(registry.references())

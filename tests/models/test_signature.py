@@ -75,9 +75,7 @@ def test_input_struct_takes_any_feature_name(name: str) -> None:
 
 
 def test_batch_has_numbers_and_categories_in_signature_order() -> None:
-    batch = BatchEncoder(FLIGHT).encode(
-        [decoded(ROW), decoded(ROW | {"wind": None, "tail": None, "weekend": False})]
-    )
+    batch = BatchEncoder(FLIGHT).encode([decoded(ROW), decoded(ROW | {"wind": None, "tail": None, "weekend": False})])
     assert batch.numbers.dtype == np.float64
     np.testing.assert_array_equal(batch.numbers, [[1400, 1, 10.5], [1400, 0, np.nan]])
     assert batch.categories.tolist() == [["UA", "N14228"], ["UA", ""]]
@@ -125,9 +123,7 @@ def test_signature_accepts_a_model_that_takes_more_nulls() -> None:
 
 def test_signature_lists_every_difference() -> None:
     other = Signature((Feature("distance", "category"), Feature("speed", "number")), "number")
-    assert Signature((Feature("distance", "number"), Feature("wind", "number")), "probability").accepts(
-        other
-    ) == [
+    assert Signature((Feature("distance", "number"), Feature("wind", "number")), "probability").accepts(other) == [
         "feature 'distance' is a category, not a number",
         "feature 'wind' is missing from the model",
         "the model needs feature 'speed' as well",
