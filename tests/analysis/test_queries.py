@@ -71,13 +71,14 @@ def test_every_metric_equals_a_loop_over_the_rows(tmp_path: Path) -> None:
 def _by_loop(ledger: Ledger, metric: AnyMetric) -> Sums:
     """The definition of the module's docstring in plain Python."""
     sums: Sums = defaultdict(lambda: (0.0, 0.0, 0))
+    received = defaultdict(list)
+    for outcome in ledger.outcomes:
+        if outcome["received_ms"] <= NOW_MS:
+            received[outcome["decision_id"]].append(outcome)
     for decision in ledger.decisions:
         if decision["experiment_id"] != 1 or decision["decided_ms"] > NOW_MS:
             continue
-        outcomes = [
-            row for row in ledger.outcomes if row["decision_id"] == decision["id"] and row["received_ms"] <= NOW_MS
-        ]
-        for numerator, denominator in _observed(metric, decision, outcomes):
+        for numerator, denominator in _observed(metric, decision, received[decision["id"]]):
             key = decision["arm"], decision["unit"]
             before = sums[key]
             sums[key] = before[0] + numerator, before[1] + denominator, before[2] + 1
