@@ -18,6 +18,8 @@ from rich.progress import track
 from rich.table import Table
 
 SERVER_CORE, CLIENT_CORE = 0, 1
+# A server has one core, on which threads of a numeric library would only fight each other.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 # Every request has its own unit, so that no server can answer from a cache; latencies are in microseconds.
 _SCRIPT = """
@@ -58,7 +60,7 @@ class Server(NamedTuple):
 def running(server: Server) -> Iterator[int]:
     """Run the server on its core, wait until it answers, and yield its process id."""
     process = subprocess.Popen(
-        ["taskset", "-c", str(SERVER_CORE), *server.command], env={**os.environ, **server.environment}
+        ["taskset", "-c", str(SERVER_CORE), *server.command], env={**os.environ, **ONE_THREAD, **server.environment}
     )
     try:
         _wait(server, process)
@@ -90,7 +92,7 @@ def load(server: Server, inputs: Mapping[str, float], *, connections: int, secon
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(_SCRIPT % json.dumps(inputs, separators=(",", ":")))
         script.flush()
-        command = [wrk, "-t1", f"-c{connections}", f"-d{seconds}s", "-s", script.name, server.url]
+        command = [wrk, "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", script.name, server.url]
         done = subprocess.run(["taskset", "-c", str(CLIENT_CORE), *command], check=True, capture_output=True, text=True)
     line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))
     requests, duration, p50, p99, errors = map(int, line.split()[1:])

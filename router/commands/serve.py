@@ -79,6 +79,8 @@ def _run(settings: Settings, listener: socket.socket, workers: int) -> None:
         workers=workers,
         log_level="warning",
         access_log=False,
+        proxy_headers=False,
+        ws="none",
     )
     click.echo(f"Turnout on http://{settings.host}:{port}  (API: /schema, ledger: {settings.database})")
     server = uvicorn.Server(config)

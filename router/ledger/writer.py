@@ -2,8 +2,8 @@
 
 import asyncio
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine
@@ -35,14 +35,16 @@ class LedgerWriter:
     """The one writer of decisions and outcomes in this process.
 
     Used from one event loop: `decide` and `observe` return when their rows are durable, or raise and stored nothing.
+    Jobs of one turn of the loop are handed to the thread together, which costs one hand-over instead of one per job.
     """
 
     def __init__(self, engine: Engine, *, queue_size: int, clock: Callable[[], int]) -> None:
         self._engine = engine
         self._queue_size = queue_size
         self._clock = clock
-        self._jobs: deque[_Job] = deque()
-        self._wakeup = threading.Condition()
+        self._waiting = 0
+        self._gathered: list[_Job] = []
+        self._batches: SimpleQueue[list[_Job] | None] = SimpleQueue()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
 
@@ -51,15 +53,15 @@ class LedgerWriter:
         self._thread.start()
 
     def stop(self) -> None:
-        """Commit what is queued and end the thread."""
-        with self._wakeup:
-            self._stopping = True
-            self._wakeup.notify()
+        """Commit what is queued and end the thread; not to be called while a job is being handed in."""
+        self._stopping = True
+        self._hand_over()
+        self._batches.put(None)
         self._thread.join()
 
     def depth(self) -> int:
         """Return how many writes wait for their commit."""
-        return len(self._jobs)
+        return self._waiting
 
     async def decide(self, row: DecisionRow, key: str | None) -> bytes:
         """Store a decision and return the id to answer with: an earlier decision's where the client's key is known.
@@ -68,36 +70,55 @@ class LedgerWriter:
             Overloaded: The queue is full.
             LedgerUnavailable: The transaction did not commit.
         """
-        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._enqueue(_Decision(row, key, future))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bytes] = loop.create_future()
+        self._enqueue(_Decision(row, key, future), loop)
         return await future
 
     async def observe(self, rows: Sequence[Observation]) -> list[Receipt]:
         """Store outcomes and return a receipt for each, in order; raises as `decide` does."""
-        future: asyncio.Future[list[Receipt]] = asyncio.get_running_loop().create_future()
-        self._enqueue(_Outcomes(rows, future))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[list[Receipt]] = loop.create_future()
+        self._enqueue(_Outcomes(rows, future), loop)
         return await future
 
-    def _enqueue(self, job: _Job) -> None:
-        if len(self._jobs) >= self._queue_size:
+    def _enqueue(self, job: _Job, loop: asyncio.AbstractEventLoop) -> None:
+        if self._stopping:
+            raise LedgerUnavailable("the router is stopping")
+        if self._waiting >= self._queue_size:
             raise Overloaded(f"{self._queue_size} writes wait for the ledger; try again in a moment")
-        with self._wakeup:
-            if self._stopping:
-                raise LedgerUnavailable("the router is stopping")
-            self._jobs.append(job)
-            self._wakeup.notify()
+        self._waiting += 1
+        if not self._gathered:
+            loop.call_soon(self._hand_over)
+        self._gathered.append(job)
+
+    def _hand_over(self) -> None:
+        if self._gathered:
+            self._batches.put(self._gathered)
+            self._gathered = []
 
     def _run(self) -> None:
-        while batch := self._take():
-            results = self._commit(batch)
-            loop = batch[0].future.get_loop()
-            loop.call_soon_threadsafe(_resolve, batch, results)
+        batch: list[_Job] | None = []
+        while batch is not None:
+            batch = self._batches.get()
+            jobs = batch or []
+            # Whatever gathered during the last commit goes into this one.
+            while batch is not None and len(jobs) < _LARGEST_BATCH and not self._batches.empty():
+                batch = self._batches.get()
+                jobs += batch or []
+            if jobs:
+                results = self._commit(jobs)
+                jobs[0].future.get_loop().call_soon_threadsafe(self._resolve, jobs, results)
 
-    def _take(self) -> list[_Job]:
-        with self._wakeup:
-            self._wakeup.wait_for(lambda: self._jobs or self._stopping)
-            size = min(len(self._jobs), _LARGEST_BATCH)
-            return [self._jobs.popleft() for _ in range(size)]
+    def _resolve(self, batch: Sequence[_Job], results: Sequence[Any]) -> None:
+        self._waiting -= len(batch)
+        for job, result in zip(batch, results, strict=True):
+            if job.future.done():
+                continue
+            if isinstance(result, Exception):
+                job.future.set_exception(result)
+            else:
+                job.future.set_result(result)
 
     def _commit(self, batch: Sequence[_Job]) -> list[Any]:
         """Commit the batch; if it fails, commit job by job, so that one bad row cannot fail its neighbours."""
@@ -132,13 +153,3 @@ def _unavailable(error: Exception) -> LedgerUnavailable:
     unavailable = LedgerUnavailable(f"the ledger did not commit ({reason}); nothing was stored, try again")
     unavailable.__cause__ = error
     return unavailable
-
-
-def _resolve(batch: Sequence[_Job], results: Sequence[Any]) -> None:
-    for job, result in zip(batch, results, strict=True):
-        if job.future.done():
-            continue
-        if isinstance(result, Exception):
-            job.future.set_exception(result)
-        else:
-            job.future.set_result(result)

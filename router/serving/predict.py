@@ -20,6 +20,8 @@ from router.serving.requests import PredictReply, explain_invalid_request
 from router.serving.routes import EndpointRoute, Routes, ServedModel
 
 _LARGEST_INLINE_BATCH = 64
+_NONCE_SIZE = 8
+_NONCES_DRAWN = 1024
 
 Rows = Sequence[msgspec.Struct]
 
@@ -53,6 +55,7 @@ class Predictor:
         self._signer = signer
         self._max_batch = max_batch
         self._clock = clock
+        self._nonces = _Nonces()
         self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="model")
 
     def close(self) -> None:
@@ -71,7 +74,7 @@ class Predictor:
         request = self._decode(route, body)
         single = not isinstance(request.inputs, list)
         rows = [request.inputs] if single else request.inputs
-        nonce = os.urandom(8)
+        nonce = self._nonces.take()
         assignment = assign(route, request.unit, request.context, nonce)
         answer = await self._answer(route, assignment, rows)
         row = self._row(route, request, rows, assignment, answer, nonce)
@@ -169,6 +172,21 @@ class Predictor:
             raise Conflict(f"id belongs to decision {encode(bound)!r}, made for another unit, context or inputs")
         predictions = msgspec.json.decode(stored.row.predictions, type=list[float])
         return _reply(stored.row, (stored.experiment, stored.arm), predictions, single)
+
+
+class _Nonces:
+    """Random bytes drawn from the system a thousand decisions at a time: each call lets another thread take over."""
+
+    def __init__(self) -> None:
+        self._bytes = b""
+        self._used = 0
+
+    def take(self) -> bytes:
+        if self._used == len(self._bytes):
+            self._bytes, self._used = os.urandom(_NONCE_SIZE * _NONCES_DRAWN), 0
+        start = self._used
+        self._used += _NONCE_SIZE
+        return self._bytes[start : self._used]
 
 
 def _names(assignment: Assignment | None) -> tuple[str | None, str | None]:
