@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from html import escape
 from typing import Any
 
@@ -26,12 +27,16 @@ def page(report: Report) -> str:
     """Return the whole page; about a megabyte, nearly all of it the drawing scripts."""
     name = escape(report.experiment.name)
     body = "\n".join(_sections(report))
-    drawing = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     return (
         f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{name}</title>\n'
-        f"<style>{_STYLE}</style>\n<script>{drawing}</script></head>\n"
+        f"<style>{_STYLE}</style>\n<script>{_drawing_script()}</script></head>\n"
         f"<body>\n{body}\n</body>\n</html>\n"
     )
+
+
+@cache
+def _drawing_script() -> str:
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
 
 
 def _sections(report: Report) -> Iterator[str]:

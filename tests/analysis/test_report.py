@@ -35,6 +35,12 @@ def rich(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     return ledger.write_sqlite(folder / "turnout.db"), ledger.write_lake(folder / "lake")
 
 
+@pytest.fixture(scope="module")
+def rich_report(rich: tuple[str, Path]) -> Report:
+    """The report of the largest experiment, from the ledger."""
+    return load(NAME, rich[0], now_ms=NOW_MS)
+
+
 def _load(ledger: Ledger, path: Path) -> Report:
     return load(NAME, ledger.write_sqlite(path / "turnout.db"), now_ms=START_MS + 30 * DAY_MS)
 
@@ -67,8 +73,8 @@ def test_both_sources_give_the_same_report(rich: tuple[str, Path], name: str) ->
     assert ledger.notes == lake.notes
 
 
-def test_summary_has_a_row_per_metric_and_arm_with_control_first(rich: tuple[str, Path]) -> None:
-    summary = load(NAME, rich[0], now_ms=NOW_MS).summary()
+def test_summary_has_a_row_per_metric_and_arm_with_control_first(rich_report: Report) -> None:
+    summary = rich_report.summary()
     assert list(summary["arm"]) == ["control", "boosting", "forest", "idle"] * 9
     assert list(summary["role"]) == ["control", "treatment", "treatment", "treatment"] * 9
     assert summary["metric"].nunique() == 9
@@ -76,9 +82,9 @@ def test_summary_has_a_row_per_metric_and_arm_with_control_first(rich: tuple[str
     assert summary["confidence"].unique() == pytest.approx([1 - 0.05 / 3])
 
 
-def test_summary_counts_what_the_ledger_has(rich: tuple[str, Path]) -> None:
+def test_summary_counts_what_the_ledger_has(rich_report: Report) -> None:
     ledger = everything()
-    rows = _rows(load(NAME, rich[0], now_ms=NOW_MS))
+    rows = _rows(rich_report)
     for arm, name in enumerate(("control", "boosting", "forest")):
         decisions = _decisions(ledger, arm)
         ids = {row["id"] for row in decisions}
@@ -166,16 +172,16 @@ def test_experiment_without_traffic_says_so(rich: tuple[str, Path]) -> None:
     assert report.reliability().empty
 
 
-def test_arm_without_data_is_named(rich: tuple[str, Path]) -> None:
-    idle = _rows(load(NAME, rich[0], now_ms=NOW_MS))["click", "idle"]
+def test_arm_without_data_is_named(rich_report: Report) -> None:
+    idle = _rows(rich_report)["click", "idle"]
     assert idle.units == 0
     assert idle.reason == "not enough evidence: idle has no observations of click"
 
 
-def test_notes_tell_what_weakens_the_result(rich: tuple[str, Path]) -> None:
+def test_notes_tell_what_weakens_the_result(rich_report: Report) -> None:
     forest = _decisions(everything(), 2)
     fallbacks = sum(1 for row in forest if row["fallback"])
-    notes = load(NAME, rich[0], now_ms=NOW_MS).notes
+    notes = rich_report.notes
     assert any("state is running" in note and "fixed-horizon" in note for note in notes)
     assert any(note.startswith("1 unit(s) got more than one arm") for note in notes)
     assert any(f"answered {fallbacks} of {len(forest)} decisions of forest" in note for note in notes)
@@ -258,8 +264,8 @@ def test_guardrail_takes_part_in_the_verdict(tmp_path: Path) -> None:
     assert "boosting has 0 ones" in verdict.summary
 
 
-def test_timeline_adds_up_to_the_summary(rich: tuple[str, Path]) -> None:
-    report = load(NAME, rich[0], now_ms=NOW_MS)
+def test_timeline_adds_up_to_the_summary(rich_report: Report) -> None:
+    report = rich_report
     for metric in ("brier", "click", "value-per-visit"):
         timeline = report.timeline(metric)
         rows = report.summary().query("metric == @metric").set_index("arm")
