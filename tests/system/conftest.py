@@ -1,0 +1,81 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.compose import make_column_transformer
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+
+from models import publish
+from router.client import Turnout
+from tests.system.processes import Router, router
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A registry with four real models of one signature."""
+    root = tmp_path_factory.mktemp("registry")
+    rng = np.random.default_rng(7)
+    frame = pd.DataFrame(
+        {
+            "distance": rng.uniform(80, 2500, 500).astype(np.float32),
+            "hour": rng.integers(5, 24, 500).astype(np.float32),
+            "carrier": rng.choice(["B6", "UA", "DL", "AA"], 500),
+        }
+    )
+    late = (rng.uniform(0, 24, 500) < frame["hour"]).astype(int)
+    numbers, categories = ["distance", "hour"], ["carrier"]
+    one_hot = make_column_transformer(
+        (StandardScaler(), numbers), (OneHotEncoder(handle_unknown="ignore", sparse_output=False), categories)
+    )
+    ordinal = make_column_transformer(
+        ("passthrough", numbers), (OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1), categories)
+    )
+    estimators = {
+        "logistic": make_pipeline(one_hot, LogisticRegression()),
+        "bayes": make_pipeline(one_hot, GaussianNB()),
+        "boosting": make_pipeline(ordinal, HistGradientBoostingClassifier(max_iter=20)),
+        "forest": make_pipeline(ordinal, RandomForestClassifier(20, max_depth=5, random_state=0)),
+    }
+    for name, estimator in estimators.items():
+        publish(estimator.fit(frame, late), frame, name=name, registry=root)
+    return root
+
+
+@pytest.fixture
+def running(tmp_path: Path, registry: Path) -> Iterator[Router]:
+    """A router with endpoint `delay` and a running experiment of all four models."""
+    with router(tmp_path, registry) as running:
+        create_experiment(running.url)
+        yield running
+
+
+def create_experiment(url: str) -> None:
+    """Create endpoint `delay` and start experiment `four`."""
+    names = ("logistic", "bayes", "boosting", "forest")
+    with Turnout(url) as client:
+        client.create_endpoint({"name": "delay", "champion": "logistic@1"})
+        client.create_experiment(
+            {
+                "name": "four",
+                "endpoint": "delay",
+                "arms": [{"name": name, "model": f"{name}@1"} for name in names],
+                "allocation": {"kind": "split", "weights": dict.fromkeys(names, 0.25)},
+                "metrics": [
+                    {
+                        "name": "brier",
+                        "kind": "score",
+                        "score": "brier",
+                        "label": "late",
+                        "direction": "decrease",
+                        "role": "primary",
+                    },
+                ],
+            }
+        )
+        client.start("four")
