@@ -3,49 +3,38 @@
 from importlib.metadata import EntryPoint, entry_points
 
 import click
-import httpx
 
-from models.errors import ModelError
-from router.client import ApiError
-from router.commands.control import endpoint, experiment
-from router.commands.db import db
-from router.commands.model import model
-from router.commands.serve import serve
-from router.errors import TurnoutError
+GROUP = "turnout.commands"
 
-ENTRY_POINTS = "turnout.commands"
+_OWN = [
+    EntryPoint(name, f"router.commands.{module}:{name}", GROUP)
+    for name, module in {
+        "serve": "serve",
+        "endpoint": "control",
+        "experiment": "control",
+        "model": "model",
+        "db": "db",
+    }.items()
+]
 
 
 class _Commands(click.Group):
-    """Our subcommands plus those of installed packages, which are imported only when they are called."""
+    """Our subcommands and those of the other packages, each imported only when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), *(entry.name for entry in entry_points(group=ENTRY_POINTS))])
+        return sorted(_entries())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        own = super().get_command(ctx, cmd_name)
-        if own is not None:
-            return own
-        for entry in entry_points(group=ENTRY_POINTS, name=cmd_name):
-            return _load(entry)
-        return None
+        entry = _entries().get(cmd_name)
+        return None if entry is None else _load(entry)
 
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
-        except (TurnoutError, ModelError, ApiError) as error:
-            raise click.ClickException(str(error)) from error
-        except httpx.TransportError as error:
-            raise click.ClickException(f"the router does not answer: {error}; is `turnout serve` running?") from error
-
-
-def _load(entry: EntryPoint) -> click.Command:
-    try:
-        command: click.Command = entry.load()
-    except ModuleNotFoundError as error:
-        extra = entry.value.partition(".")[0]
-        raise click.ClickException(f"{error}; install it with: pip install 'turnout[{extra}]'") from error
-    return command
+        except Exception as error:
+            if (message := _explained(error)) is None:
+                raise
+            raise click.ClickException(message) from error
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -54,5 +43,40 @@ def main() -> None:
     """Route traffic to several models, and learn from what comes of it."""
 
 
-for _command in (serve, endpoint, experiment, model, db):
-    main.add_command(_command)
+def _entries() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in (*entry_points(group=GROUP), *_OWN)}
+
+
+def _load(entry: EntryPoint) -> click.Command:
+    try:
+        command: click.Command = entry.load()
+    except ModuleNotFoundError as error:
+        return _missing(entry, error)
+    return command
+
+
+def _missing(entry: EntryPoint, error: ModuleNotFoundError) -> click.Command:
+    """Return a command that says which extra to install, so that the others can still be listed and used."""
+    extra = entry.value.partition(".")[0]
+    remedy = f"needs pip install 'turnout[{extra}]'"
+
+    def refuse() -> None:
+        raise click.ClickException(f"{entry.name} {remedy} ({error})")
+
+    settings = {"ignore_unknown_options": True, "allow_extra_args": True}
+    return click.Command(entry.name, callback=refuse, short_help=f"({remedy})", context_settings=settings)
+
+
+def _explained(error: Exception) -> str | None:
+    """Return the message of an error that a user can do something about; None for a bug of ours."""
+    import httpx
+
+    from models.errors import ModelError
+    from router.client import ApiError
+    from router.errors import TurnoutError
+
+    if isinstance(error, TurnoutError | ModelError | ApiError):
+        return str(error)
+    if isinstance(error, httpx.TransportError):
+        return f"the router does not answer: {error}; is `turnout serve` running?"
+    return None

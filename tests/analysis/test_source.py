@@ -135,3 +135,16 @@ def test_file_that_is_cut_in_the_middle_is_found_when_it_is_read(tmp_path: Path)
     opened = open_source(lake)
     with pytest.raises(UnreadableSource, match=r"cannot be read"):
         opened.rows(opened.tables["decisions"])
+
+
+def test_ledger_is_read_while_it_is_written(tmp_path: Path) -> None:
+    url = flights(20).write_sqlite(tmp_path / "turnout.db")
+    writer = sqlite3.connect(tmp_path / "turnout.db", isolation_level=None)
+    writer.execute("PRAGMA journal_mode = WAL")
+    opened = open_source(url)
+    writer.execute("BEGIN IMMEDIATE")
+    writer.execute("DELETE FROM decisions")
+    assert len(opened.rows(opened.tables["decisions"])) == 20
+    writer.execute("COMMIT")
+    assert opened.rows(opened.tables["decisions"]) == []
+    writer.close()

@@ -75,7 +75,7 @@ def test_serve_without_models_is_ready_and_says_what_to_do(tmp_path: Path) -> No
         assert client.endpoints() == []
         with pytest.raises(ApiError, match="no endpoint 'delay'; known endpoints: none yet"):
             client.predict("delay", unit="u", inputs=INPUTS)
-        with pytest.raises(ApiError, match="no model logistic@1 in .*no-registry"):
+        with pytest.raises(ApiError, match="no model logistic@1"):
             client.create_endpoint({"name": "delay", "champion": "logistic@1"})
 
 
