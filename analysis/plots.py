@@ -2,12 +2,14 @@
 
 import textwrap
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import altair as alt
 import pandas as pd
 
 from analysis.experiment import AnyMetric
+from analysis.rendering import change
+from analysis.results import Result
 
 if TYPE_CHECKING:
     from analysis.report import Report
@@ -125,13 +127,13 @@ class Plots:
         return _finished(chart, *self._titles(_calibration(rows), "On the dashed line predictions mean what they say"))
 
     def _treatment_rows(self) -> pd.DataFrame:
-        summary = self._report.summary()
-        rows = summary[summary["role"] == "treatment"].reset_index(drop=True)
+        treatments = [row for row in self._report.results if row.role == "treatment"]
+        rows = pd.DataFrame(treatments, columns=pd.Index(Result._fields))
         wanted = {metric.name: f"{metric.name} ({metric.wanted})" for metric in self._report.experiment.metrics}
-        has_lift = rows["lift_percent"].notna()
-        label = rows.apply(_interval_text, axis=1)
         return rows.assign(
-            wanted=rows["metric"].map(wanted), text=label, text_at=rows["lift_percent"].where(has_lift, 0.0)
+            wanted=rows["metric"].map(wanted),
+            text=[change(row) or "not enough evidence" for row in treatments],
+            text_at=rows["lift_percent"].fillna(0.0),
         )
 
     def _arm_names(self) -> list[str]:
@@ -166,14 +168,6 @@ class Plots:
         return finding, [*about, context]
 
 
-def _interval_text(row: "pd.Series[Any]") -> str:
-    if pd.isna(row["difference"]):
-        return "not enough evidence"
-    if pd.isna(row["lift_percent"]):
-        return f"difference {row['difference']:+.3g} ({row['difference_low']:+.3g} to {row['difference_high']:+.3g})"
-    return f"{row['lift_percent']:+.1f} % ({row['lift_low_percent']:+.1f} to {row['lift_high_percent']:+.1f})"
-
-
 def _calibration(rows: pd.DataFrame) -> str:
     if rows.empty:
         return "not enough evidence: no prediction has a label"
@@ -184,11 +178,11 @@ def _calibration(rows: pd.DataFrame) -> str:
 
 
 def _duration(period_ms: int) -> str:
-    for name, width_ms in (("week", 604_800_000), ("day", 86_400_000), ("hour", 3_600_000), ("minute", 60_000)):
-        count, rest = divmod(period_ms, width_ms)
-        if count and not rest:
-            return name if count == 1 else f"{count} {name}s"
-    return f"{period_ms} ms"
+    """In the largest unit that divides it; periods are whole minutes."""
+    widths = {"week": 604_800_000, "day": 86_400_000, "hour": 3_600_000, "minute": 60_000}
+    name, width_ms = next((name, width) for name, width in widths.items() if period_ms % width == 0)
+    count = period_ms // width_ms
+    return name if count == 1 else f"{count} {name}s"
 
 
 def _scale(channel: type[Channel], field: str, values: dict[str, str]) -> Channel:

@@ -16,7 +16,7 @@ def _run(*arguments: str) -> Result:
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return flights(3000).write_sqlite(tmp_path_factory.mktemp("commands") / "turnout.db")
+    return flights(1500).write_sqlite(tmp_path_factory.mktemp("commands") / "turnout.db")
 
 
 def test_report_prints_table_verdict_and_source(url: str) -> None:
@@ -25,7 +25,7 @@ def test_report_prints_table_verdict_and_source(url: str) -> None:
     lines = ran.output.splitlines()
     assert max(len(line) for line in lines) <= 80
     (row,) = (line.split() for line in lines if line.split()[:2] == ["brier", "boosting"])
-    assert row[2] == "1,500"
+    assert row[2] == "750"
     assert row[-1] == "better"
     assert "advance: boosting" in lines
     assert f"- read from ledger {url.removeprefix('sqlite:///')}" in ran.output.replace("\n", "")

@@ -20,7 +20,7 @@ def _without_scripts(html: str) -> str:
 
 
 def test_page_shows_verdict_table_and_charts(tmp_path: Path) -> None:
-    report = load(NAME, flights(3000).write_sqlite(tmp_path / "turnout.db"))
+    report = load(NAME, flights(1500).write_sqlite(tmp_path / "turnout.db"))
     html = page(report)
     assert f"<b>advance: boosting</b><br>{report.verdict().summary}</p>" in html
     assert _without_scripts(html).count("<tr>") == 1 + len(report.results)

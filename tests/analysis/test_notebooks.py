@@ -30,7 +30,7 @@ def test_notebook_is_stored_without_outputs(path: Path) -> None:
 
 
 def test_first_experiment_answers_with_numbers_and_charts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ledger = flights(3000)
+    ledger = flights(1500)
     monkeypatch.setenv("TURNOUT_DATABASE", ledger.write_sqlite(tmp_path / "turnout.db"))
     monkeypatch.setenv("TURNOUT_LAKE", str(ledger.write_lake(tmp_path / "lake")))
     outputs = _run(FIRST)

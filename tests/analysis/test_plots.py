@@ -3,6 +3,7 @@ import json
 import pytest
 import vl_convert
 
+from analysis.rendering import change
 from analysis.report import Report, load
 from tests.analysis.ledgers import DAY_MS, START_MS, everything, flights
 
@@ -12,7 +13,7 @@ NAME = "boosting-vs-logistic"
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
     folder = tmp_path_factory.mktemp("plots")
-    clear, many = flights(3000).write_sqlite(folder / "clear.db"), everything().write_sqlite(folder / "many.db")
+    clear, many = flights(1500).write_sqlite(folder / "clear.db"), everything().write_sqlite(folder / "many.db")
     now_ms = START_MS + 5 * DAY_MS
     return {
         "clear": load(NAME, clear, now_ms=now_ms),
@@ -65,3 +66,11 @@ def test_arms_keep_their_color_and_shape_across_charts(reports: dict[str, Report
     (scale,) = scales[0]
     assert json.loads(scale)["domain"] == ["control", "boosting", "forest", "idle"]
     assert len(set(json.loads(scale)["range"])) == 4
+
+
+def test_change_is_written_at_its_interval(reports: dict[str, Report]) -> None:
+    (rows,) = reports["many"].plot.summary().to_dict()["datasets"].values()
+    texts = {(row["metric"], row["arm"]): row["text"] for row in rows}
+    click = next(row for row in reports["many"].results if (row.metric, row.arm) == ("click", "forest"))
+    assert texts["click", "forest"] == change(click)
+    assert texts["click", "idle"] == "not enough evidence"

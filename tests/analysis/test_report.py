@@ -114,7 +114,7 @@ def test_summary_agrees_with_scipy_for_one_decision_per_unit(tmp_path: Path) -> 
 
 
 def test_better_model_is_found_and_advanced(tmp_path: Path) -> None:
-    report = _load(flights(3000), tmp_path)
+    report = _load(flights(1500), tmp_path)
     assert list(report.summary()["verdict"]) == ["reference", "better", "reference", "better"]
     verdict = report.verdict()
     assert (verdict.decision, verdict.arm) == ("advance", "boosting")
@@ -238,8 +238,8 @@ def test_sample_ratio_of_requests_counts_every_decision(tmp_path: Path) -> None:
 
 
 def test_broken_split_withholds_the_verdict(tmp_path: Path) -> None:
-    ledger = flights(3000)
-    lost = {row["id"] for row in ledger.decisions[1::2][:400]}
+    ledger = flights(1500)
+    lost = {row["id"] for row in ledger.decisions[1::2][:200]}
     ledger.decisions = [row for row in ledger.decisions if row["id"] not in lost]
     ledger.outcomes = [row for row in ledger.outcomes if row["decision_id"] not in lost]
     report = _load(ledger, tmp_path)
@@ -251,7 +251,7 @@ def test_broken_split_withholds_the_verdict(tmp_path: Path) -> None:
 
 
 def test_guardrail_takes_part_in_the_verdict(tmp_path: Path) -> None:
-    ledger = flights(3000)
+    ledger = flights(1500)
     guard = {**CLICK, "role": "guardrail", "margin": 0.01}
     document = json.loads(ledger.experiments[0]["document"])
     document["metrics"].append(guard)

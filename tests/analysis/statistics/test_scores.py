@@ -1,7 +1,6 @@
 import math
 import subprocess
 import sys
-import timeit
 
 import numpy as np
 import pytest
@@ -57,7 +56,8 @@ def test_scores_agree_with_sklearn() -> None:
     assert correct(prediction, label).mean() == metrics.accuracy_score(label, prediction >= 0.5)
 
 
-def test_scores_return_python_floats_for_python_floats() -> None:
+def test_scores_of_python_floats_stay_clear_of_numpy() -> None:
+    # numpy would answer with its own scalars, ten times slower, which the router's JSON refuses.
     for function in SCORES.values():
         assert type(function(0.2, 1.0)) is float
 
@@ -80,13 +80,6 @@ def test_unknown_score_names_the_known_ones() -> None:
     with pytest.raises(UnknownScore, match=r"'mse'.*absolute_error, brier, correct, log_loss") as caught:
         score("mse", 0.5, 1.0)
     assert isinstance(caught.value, AnalysisError)
-
-
-@pytest.mark.parametrize("name", sorted(SCORES))
-def test_score_of_two_floats_is_quick(name: str) -> None:
-    function = SCORES[name]
-    best = min(timeit.repeat(lambda: function(0.3, 1.0), number=2_000, repeat=20)) / 2_000
-    assert best < 2e-6  # about 0.1 microseconds; the margin is for a busy machine
 
 
 def test_scores_import_nothing_heavy() -> None:
