@@ -3,6 +3,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from litestar import Litestar, get
 from litestar.testing import TestClient
@@ -10,13 +11,17 @@ from litestar.testing import TestClient
 import models.errors
 import router.errors
 from models.registry import Registry
+from models.signature import Signature
 from router.http.app import application
+from router.http.data_plane import ReceiptView
 from router.http.examples import OUTCOME_EXAMPLES, PREDICT_EXAMPLES
 from router.http.problems import HANDLERS, STATUS, status_of
 from router.service import Service
+from router.serving.outcomes import PostedOutcome
+from router.serving.requests import PredictReply, request_decoder
 from router.settings import Settings
 from tests.router.documents import INPUTS, experiment
-from tests.router.small_models import load_small
+from tests.router.small_models import FEATURES, load_small
 
 Client = TestClient[Litestar]
 
@@ -97,6 +102,25 @@ def test_openapi_documents_every_call_with_examples(client: Client) -> None:
         body = paths[path]["post"]["requestBody"]["content"]["application/json"]
         assert set(body["examples"]) == set(examples)
         assert "200" in paths[path]["post"]["responses"]
+
+
+@pytest.mark.parametrize(
+    ("path", "of", "type_"),
+    [
+        ("/v1/endpoints/{endpoint}/predict", "request", request_decoder(Signature(FEATURES, "probability")).type),
+        ("/v1/endpoints/{endpoint}/predict", "reply", PredictReply),
+        ("/v1/outcomes", "request", PostedOutcome),
+        ("/v1/outcomes", "reply", ReceiptView),
+    ],
+)
+def test_openapi_has_the_fields_that_are_really_decoded(client: Client, path: str, of: str, type_: Any) -> None:
+    operation = client.get("/schema/openapi.json").json()["paths"][path]["post"]
+    content = operation["requestBody"] if of == "request" else operation["responses"]["200"]
+    documented = content["content"]["application/json"]["schema"]
+    documented = documented.get("oneOf", [documented])[0]
+    fields = msgspec.structs.fields(type_)
+    assert set(documented["properties"]) == {field.encode_name for field in fields}
+    assert set(documented["required"]) == {field.encode_name for field in fields if field.required}
 
 
 def test_a_restart_serves_what_was_there(settings: Settings, registry: Registry) -> None:

@@ -151,6 +151,7 @@ async def wait_for_the_other_process(url: str) -> None:
 async def one_prediction(url: str) -> bool:
     async with AsyncTurnout(url) as http:
         try:
-            return (await http.predict("delay", unit="probe", inputs=inputs(0)))["experiment"] == "four"
+            reply = await http.predict("delay", unit="probe", inputs=inputs(0))
         except ApiError:
             return False
+    return bool(reply["experiment"] == "four")

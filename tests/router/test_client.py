@@ -1,0 +1,81 @@
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
+import uvicorn
+
+from models.registry import Registry
+from router.client import ApiError, AsyncTurnout, Turnout
+from router.http.app import application
+from router.service import Service
+from router.settings import Settings
+from tests.router.documents import INPUTS, experiment
+from tests.router.small_models import load_small
+
+
+@pytest.fixture
+def url(settings: Settings, registry: Registry) -> Iterator[str]:
+    """A router over HTTP in a thread, with endpoint `delay`."""
+    assert registry.names()
+    app = application(Service(settings, load_model=load_small), max_body_bytes=100_000)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", ws="none"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+    port = server.servers[0].sockets[0].getsockname()[1]
+    with Turnout(f"http://127.0.0.1:{port}") as client:
+        client.create_endpoint({"name": "delay", "champion": "sum@1"})
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join()
+
+
+def test_client_goes_through_an_experiment(url: str) -> None:
+    with Turnout(url) as client:
+        assert client.ready()
+        assert [each["document"]["name"] for each in client.endpoints()] == ["delay"]
+        assert client.create_experiment(experiment())["state"] == "draft"
+        assert client.start("too-vs-sum", revision=1)["state"] == "running"
+        reply = client.predict("delay", unit="u", inputs=INPUTS, context={"origin": "JFK"}, id="order-1")
+        assert client.predict("delay", unit="u", inputs=INPUTS, context={"origin": "JFK"}, id="order-1") == reply
+        receipts = client.outcomes([{"decision_id": reply["decision_id"], "metric": "late", "value": 1}])
+        assert receipts["accepted"] == 1
+        assert client.decision(reply["decision_id"])["outcomes"][0]["value"] == 1.0
+        weights = {"kind": "split", "weights": {"control": 0.1, "too": 0.9}}
+        assert client.replace_experiment(experiment(allocation=weights), revision=2)["epoch"] == 2
+        assert client.pause("too-vs-sum")["state"] == "paused"
+        assert client.resume("too-vs-sum")["state"] == "running"
+        assert client.conclude("too-vs-sum")["state"] == "concluded"
+        assert client.experiment("too-vs-sum")["revision"] == 6
+        assert client.experiments()[0]["document"]["name"] == "too-vs-sum"
+        assert client.replace_endpoint({"name": "delay", "champion": "sum-too@1"}, revision=1)["revision"] == 2
+        assert client.endpoint("delay")["document"]["champion"] == "sum-too@1"
+        assert "sum@1" in [each["model"] for each in client.models()]
+
+
+def test_async_client_predicts_and_posts(url: str) -> None:
+    async def go() -> tuple[int, int]:
+        async with AsyncTurnout(url) as client:
+            replies = await asyncio.gather(
+                *(client.predict("delay", unit=f"u{number}", inputs=[INPUTS, INPUTS]) for number in range(20))
+            )
+            rows = [{"decision_id": reply["decision_id"], "metric": "late", "value": 0} for reply in replies]
+            receipts = await client.outcomes(rows)
+            decision = await client.decision(replies[0]["decision_id"])
+            return receipts["accepted"], len(decision["predictions"])
+
+    assert asyncio.run(go()) == (20, 2)
+
+
+def test_an_error_carries_the_problem(url: str) -> None:
+    with Turnout(url) as client, pytest.raises(ApiError, match="404: there is no endpoint 'dealy'") as caught:
+        client.predict("dealy", unit="u", inputs=INPUTS)
+    assert caught.value.status == 404
+    assert caught.value.problem["code"] == "unknown-endpoint"
+
+
+def test_ready_is_false_while_nobody_answers() -> None:
+    with Turnout("http://127.0.0.1:9") as client:
+        assert not client.ready()
