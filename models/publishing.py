@@ -27,7 +27,8 @@ from models.trust import dump, restore
 if TYPE_CHECKING:
     import pandas as pd
 
-POSITIONAL_TOLERANCE = 1e-9
+# A data frame of float32 columns is computed in float32, plain arrays in float64.
+POSITIONAL_TOLERANCE = 1e-6
 BY_POSITION = "select columns by name in a ColumnTransformer that is the first step, and fit again"
 
 
