@@ -1,6 +1,7 @@
 """What was acknowledged is in the ledger exactly once: under load, after a kill, with retries."""
 
 import asyncio
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from tests.system.processes import Router, router
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 CLIENTS = 100
-REQUESTS = 20_000
+REQUESTS = int(os.environ.get("EXACTLY_ONCE_REQUESTS", "4000"))
 
 
 def inputs(number: int) -> dict[str, Any]:
@@ -134,7 +135,7 @@ def test_two_processes_share_one_ledger(tmp_path: Path, registry: Path) -> None:
         asyncio.run(predict_all(running.url, range(2000), acknowledged))
         receipts = asyncio.run(post_all(running.url, acknowledged))
     stored = ledger(tmp_path)
-    assert sorted(stored["decisions"]) >= sorted(map(decode, acknowledged))
+    assert set(map(decode, acknowledged)) <= set(stored["decisions"])
     assert sum(receipt["accepted"] for receipt in receipts) == 2000 == stored["folded"]
 
 
