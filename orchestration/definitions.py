@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from models import Registry
 from orchestration import logs
 from orchestration.endpoints import flight_delay
 from orchestration.endpoints.assets import endpoint_definitions
@@ -16,7 +17,12 @@ def build(configured: settings.Settings) -> dg.Definitions:
     """The definitions over one configuration."""
     shared = dg.Definitions(
         assets=[logs.LEDGER, logs.logged_experiments, logs.logged_traffic],
-        resources={"lake": Lake(configured.lake.resolve()), "ledger": Ledger(configured.database)},
+        resources={
+            "lake": Lake(configured.lake.resolve()),
+            "staging": Registry(configured.lake.resolve() / "staging"),
+            "registry": Registry(configured.registry.resolve()),
+            "ledger": Ledger(configured.database),
+        },
     )
     return dg.Definitions.merge(shared, *(endpoint_definitions(endpoint) for endpoint in ENDPOINTS))
 

@@ -4,8 +4,12 @@ OrchestrationError
 ├── LakeError
 │   ├── TableMissing         the table, or a partition of it, was never written
 │   ├── TableCorrupted       files of the table are damaged or gone
-│   └── SchemaConflict       a column would change its type
+│   ├── SchemaConflict       a column would change its type
+│   └── LakeUnwritable       the folder cannot be written
 ├── SourceUnavailable        the raw data cannot be read
+├── LedgerUnavailable        the router's ledger cannot be read
+├── NotProven                a candidate's checks have not passed
+├── NoExperiment             nothing was started that could have a result
 └── MaterializationFailed    a run ended without success
 """
 
@@ -40,6 +44,10 @@ class SourceUnavailable(OrchestrationError):
 
 class LedgerUnavailable(OrchestrationError):
     """The router's ledger is missing or cannot be read."""
+
+
+class NotProven(OrchestrationError):
+    """A candidate whose blocking checks have not passed is not registered."""
 
 
 class NoExperiment(OrchestrationError):

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import dagster as dg
 
+from models.recipe import Recipe
 from orchestration.datasets.declaration import Dataset, Period
 
 
@@ -42,11 +43,19 @@ class Endpoint(NamedTuple):
     """The months that the source has."""
     features_from: str
     """The dataset that holds the features and the label."""
+    features: tuple[str, ...]
+    """Columns that models see, in the order of their signatures."""
     label: str
     """Column to predict: 1 when it happened, 0 when not."""
+    row_key: str
+    """Column that identifies a row."""
+    cluster: str
+    """Column of what rows have in common, such as the day's weather: intervals resample its values, not rows."""
     train: Period
     validation: Period
     replay: Period
+    recipes: tuple[Recipe, ...]
+    """What is trained; each makes a candidate."""
     experiment: Experiment
 
     @property

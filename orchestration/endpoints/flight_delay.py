@@ -4,6 +4,7 @@ import dagster as dg
 import pandas as pd
 import pandera.pandas as pa
 
+from models.recipe import base_rate, boosting, forest, logistic
 from orchestration.datasets.declaration import Built, Dataset, Input, Inputs, Period, Rewind
 from orchestration.endpoints.declaration import Endpoint, Experiment
 from orchestration.flights import cleaning, features, source
@@ -159,14 +160,17 @@ def _score(score: str, direction: str, role: str) -> dict[str, str]:
 _MONTHS = dg.MonthlyPartitionsDefinition(start_date="2013-01-01", end_date="2014-01-01")
 _ALL_MONTHS = tuple(_MONTHS.get_partition_keys())
 _ORDER = ("scheduled_departure", "flight_id")
-_COLUMNS = ("flight_id", "scheduled_departure", *FEATURES, LABEL)
+_COLUMNS = ("flight_id", "date", "scheduled_departure", *FEATURES, LABEL)
 
 ENDPOINT = Endpoint(
     name="flight-delay",
     datasets=_DATASETS,
     months=_MONTHS,
     features_from="flight_features",
+    features=FEATURES,
     label=LABEL,
+    row_key="flight_id",
+    cluster="date",
     train=Period(
         "flight_delay_train",
         "Flights of January and February that arrived: models learn from them.",
@@ -191,6 +195,13 @@ ENDPOINT = Endpoint(
         (*_COLUMNS, "tailnum", "status", "arrived_at"),
         _ORDER,
         monthly=True,
+    ),
+    # Moderate sizes: all four are trained in about a minute on two cores, and larger ones were not better.
+    recipes=(
+        base_rate("carrier"),
+        logistic(),
+        boosting(iterations=100, leaves=15, leaf_rows=100),
+        forest(trees=60, depth=10, leaf_rows=50),
     ),
     experiment=Experiment(
         name="boosting-vs-logistic",

@@ -1,0 +1,98 @@
+"""Makes a candidate's two assets: trained and judged, then, behind its blocking checks, registered."""
+
+from typing import Any
+
+import dagster as dg
+
+from models import Registry
+from models.manifest import Manifest
+from orchestration.candidates.checks import BLOCKING
+from orchestration.candidates.names import Candidate
+from orchestration.candidates.registration import register, require_proof
+from orchestration.candidates.reliability import reliability_chart
+from orchestration.candidates.training import Trained, code_of, train
+from orchestration.code_version import code_version
+from orchestration.lake import Lake
+from orchestration.pictures import picture
+
+_GROUP = "candidates"
+
+
+def trained_asset(candidate: Candidate) -> dg.AssetsDefinition:
+    """The asset that trains a candidate and shows how good it is."""
+    endpoint = candidate.endpoint
+
+    @dg.asset(
+        name=candidate.trained_key,
+        description=f"`{candidate.recipe.name}` trained on {endpoint.train.name} and judged on "
+        f"{endpoint.validation.name}; it is registered once its checks have passed.",
+        group_name=_GROUP,
+        kinds={"scikitlearn"},
+        deps=[endpoint.train.name, endpoint.validation.name],
+        code_version=code_of(candidate),
+    )
+    def trained(lake: dg.ResourceParam[Lake], staging: dg.ResourceParam[Registry]) -> dg.MaterializeResult[None]:
+        found = train(candidate, lake, staging)
+        chart = reliability_chart(found.predictions, endpoint.label, candidate.model)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(found.data_version),
+            metadata={
+                **_quality(found),
+                "reliability": picture(chart, f"Reliability of {candidate.model}"),
+                **_artefact(staging.manifest(found.staged)),
+                "params": dict(candidate.recipe.params),
+                "training_seconds": round(found.seconds, 1),
+            },
+        )
+
+    return trained
+
+
+def registered_asset(candidate: Candidate) -> dg.AssetsDefinition:
+    """The asset that registers a candidate whose checks have passed."""
+
+    @dg.asset(
+        name=candidate.key,
+        description=f"Versions of the model `{candidate.model}` in the registry, ready to be served.",
+        group_name=_GROUP,
+        kinds={"onnx"},
+        deps=[candidate.trained_key],
+        code_version=code_version(register),
+    )
+    def registered(
+        context: dg.AssetExecutionContext,
+        staging: dg.ResourceParam[Registry],
+        registry: dg.ResourceParam[Registry],
+    ) -> dg.MaterializeResult[None]:
+        require_proof(context.instance, dg.AssetKey(candidate.trained_key), BLOCKING)
+        reference = register(staging.latest(candidate.model), staging, registry)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(str(reference)),
+            metadata={
+                "model": str(reference),
+                "path": dg.MetadataValue.path(registry.path(reference)),
+                "digest": registry.digest(reference),
+                **_artefact(registry.manifest(reference)),
+            },
+        )
+
+    return registered
+
+
+def _quality(found: Trained) -> dict[str, Any]:
+    lines = ["| metric | validation | 95 % interval | cross-validation |", "| --- | --- | --- | --- |"]
+    for name, metric in found.metrics.items():
+        folds = ", ".join(f"{fold.scores[name]:.4f}" for fold in found.folds)
+        lines.append(f"| {name} | {metric.value:.4f} | {metric.low:.4f} to {metric.high:.4f} | {folds} |")
+    values = {name: metric.value for name, metric in found.metrics.items()}
+    return {"quality": dg.MetadataValue.md("\n".join(lines)), **values}
+
+
+def _artefact(manifest: Manifest) -> dict[str, Any]:
+    parity = manifest.parity
+    return {
+        "runtime": manifest.runtime if not manifest.float_width else f"{manifest.runtime}, float{manifest.float_width}",
+        # The rows of the validation period, and a few with unknown categories and nulls that publishing adds.
+        **({"onnx_parity": parity.max_abs_difference, "onnx_parity_rows": parity.rows} if parity else {}),
+        **({"notes": "; ".join(manifest.notes)} if manifest.notes else {}),
+    }
