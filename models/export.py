@@ -1,12 +1,13 @@
 """A served estimator as an ONNX graph, exact to a measured limit on every row at hand."""
 
 import warnings
-from copy import copy
+from copy import copy, deepcopy
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.edges import settle_edges
 from models.errors import ParityExceeded, UnsupportedModel
 from models.manifest import Parity
 from models.onnx_graph import CATEGORIES, NUMBERS, OnnxGraph
@@ -30,11 +31,12 @@ def to_onnx(served: Any, batch: Batch, expected: NDArray[np.float64], limit: flo
     `expected` is what the estimator predicts for the batch, shape [n]. Raises ParityExceeded when every graph that
     runs strays further, and UnsupportedModel when none can be made.
     """
+    settled = settle_edges(deepcopy(served))
     shortfalls: list[str] = []
     reasons: list[str] = []
     for width in WIDTHS:
         try:
-            content = _graph(served, batch, width)
+            content = _graph(settled, batch, width)
             difference = _difference(content, width, batch, expected)
         except UnsupportedModel as error:
             reasons.append(str(error))

@@ -42,7 +42,7 @@ def positional(estimator: Any, columns: Sequence[str], signature: Signature) -> 
             _select_by_position(entry, layout)
     elif layout != sorted(layout):
         served = _reordered(served, layout)
-    for part in _parts(served, set()):
+    for part in list(parts(served)):
         _forget_training(part)
         _read_empty_strings_as_missing(part)
     return served
@@ -100,8 +100,12 @@ def _reordered(estimator: Any, layout: list[int]) -> Any:
     return Pipeline([("order", order.fit(np.zeros((1, len(layout))))), ("model", estimator)])
 
 
-def _parts(value: Any, seen: set[int]) -> Iterator[Any]:
+def parts(estimator: Any) -> Iterator[Any]:
     """Every object of scikit-learn inside an estimator, itself included."""
+    yield from _parts(estimator, set())
+
+
+def _parts(value: Any, seen: set[int]) -> Iterator[Any]:
     if id(value) in seen:
         return
     seen.add(id(value))

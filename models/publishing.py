@@ -51,7 +51,8 @@ def publish(
 
     `sample` are input rows like those it was fitted on. Unless a signature is given, their columns become it, nullable
     where a value is missing and the estimator takes that. ONNX must predict what the estimator predicts on every row
-    of `validation` (default: the sample), else scikit-learn itself serves the model; `Manifest.notes` says why.
+    of `validation` (default: the sample) that a request could carry, and on unknown categories and nulls; else
+    scikit-learn itself serves the model, and `Manifest.notes` says why.
     The registry is a folder, by default $TURNOUT_REGISTRY or var/registry.
     Raises InvalidReference, InvalidSample, UnsupportedModel, UntrustedType or RegistryUnavailable.
     """

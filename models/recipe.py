@@ -2,7 +2,7 @@
 
 Every pipeline selects its columns by name in a first step, takes missing numbers and categories where the signature
 allows them, serves categories that it has never seen, and consists of parts that convert to ONNX without loss.
-Trees are given numbers as they come: scaling would move values across the edges of splits when they become float32.
+Trees are given numbers as they come: scaling in float32 would carry values across the edges of splits.
 """
 
 from collections.abc import Callable, Mapping

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from models.edges import settle_edges
 from models.errors import InvalidSample
 from models.estimator import predictions
 from models.evaluation import scores
@@ -37,11 +38,11 @@ def fit(
     from sklearn.frozen import FrozenEstimator
     from sklearn.pipeline import Pipeline
 
-    columns, classes = _trainable(frame, signature), _checked(labels, frame)
+    columns, classes = _features(frame, signature), _checked(labels, frame)
     start = int(len(columns) * (1 - calibration_share))
     if len(set(classes[:start])) < 2 or len(set(classes[start:])) < 2:
         raise InvalidSample("both classes must occur in the rows to fit on and in those to calibrate on")
-    fitted = recipe.build(signature).fit(columns[:start], classes[:start])
+    fitted = settle_edges(recipe.build(signature).fit(columns[:start], classes[:start]))
     calibrated = CalibratedClassifierCV(FrozenEstimator(fitted[-1]), method="sigmoid")
     calibrated.fit(fitted[:-1].transform(columns[start:]), classes[start:])
     return Pipeline([*fitted.steps[:-1], ("model", calibrated)])
@@ -59,13 +60,11 @@ def cross_validate(
         yield Fold(len(past), len(future), scores(labels[future], found))
 
 
-def _trainable(frame: "pd.DataFrame", signature: Signature) -> "pd.DataFrame":
-    """The features, numbers rounded to float32, so that splits fall between values that ONNX can tell apart."""
+def _features(frame: "pd.DataFrame", signature: Signature) -> "pd.DataFrame":
     names = [feature.name for feature in signature.features]
     if missing := [name for name in names if name not in frame.columns]:
         raise InvalidSample(f"the frame has no column {', '.join(map(repr, missing))}")
-    rounded = {feature.name: frame[feature.name].astype(np.float32).astype(float) for feature in signature.numbers}
-    return frame[names].assign(**rounded)
+    return frame[names]
 
 
 def _checked(labels: NDArray[Any], frame: "pd.DataFrame") -> NDArray[np.int64]:

@@ -1,12 +1,13 @@
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
 
 from models.errors import InvalidSample
-from models.frame import encode_frame, from_frame
-from models.signature import Feature, Signature
+from models.frame import decode_rows, encode_frame, from_frame
+from models.signature import BatchEncoder, Feature, Signature, input_struct
 
 FRAME = pd.DataFrame(
     {
@@ -99,3 +100,12 @@ def test_encode_frame_names_missing_columns() -> None:
 def test_encode_frame_names_a_column_of_another_kind(feature: Feature, values: list[object], message: str) -> None:
     with pytest.raises(InvalidSample, match=message):
         encode_frame(pd.DataFrame({"x": values}), Signature((feature,), "number"))
+
+
+def test_decode_rows_gives_what_a_request_would_carry() -> None:
+    signature = from_frame(FRAME, "number")
+    batch = encode_frame(FRAME, signature)
+    rows = msgspec.json.decode(msgspec.json.encode(decode_rows(batch, signature)), type=list[input_struct(signature)])  # type: ignore[misc]
+    again = BatchEncoder(signature).encode(rows)
+    np.testing.assert_array_equal(again.numbers, batch.numbers)
+    np.testing.assert_array_equal(again.categories, batch.categories)
