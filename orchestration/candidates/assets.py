@@ -20,7 +20,7 @@ _GROUP = "candidates"
 
 def trained_asset(candidate: Candidate) -> dg.AssetsDefinition:
     """The asset that trains a candidate and shows how good it is."""
-    endpoint = candidate.endpoint
+    endpoint, code = candidate.endpoint, code_of(candidate)
 
     @dg.asset(
         name=candidate.trained_key,
@@ -29,10 +29,10 @@ def trained_asset(candidate: Candidate) -> dg.AssetsDefinition:
         group_name=_GROUP,
         kinds={"scikitlearn"},
         deps=[endpoint.train.name, endpoint.validation.name],
-        code_version=code_of(candidate),
+        code_version=code,
     )
     def trained(lake: dg.ResourceParam[Lake], staging: dg.ResourceParam[Registry]) -> dg.MaterializeResult[None]:
-        found = train(candidate, lake, staging)
+        found = train(candidate, code, lake, staging)
         chart = reliability_chart(found.predictions, endpoint.label, candidate.model)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(found.data_version),

@@ -11,7 +11,7 @@ _GREY = "#999999"
 
 
 def reliability_chart(predictions: pd.DataFrame, label: str, model: str) -> Any:
-    """An Altair chart of ten bins of equally many rows with 95 % intervals; on the diagonal, predictions are right on average."""
+    """An Altair chart: ten bins of equally many rows with 95 % intervals; on the diagonal, predictions hold."""
     import altair as alt  # two seconds, which loading the definitions should not take
 
     found = reliability(predictions[label].to_numpy(), predictions["prediction"].to_numpy())

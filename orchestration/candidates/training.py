@@ -36,8 +36,11 @@ class Trained(NamedTuple):
     seconds: float
 
 
-def train(candidate: Candidate, lake: Lake, staging: Registry) -> Trained:
-    """Cross-validate on the training period, fit on all of it, judge on the validation period, export and stage."""
+def train(candidate: Candidate, code: str, lake: Lake, staging: Registry) -> Trained:
+    """Cross-validate on the training period, fit on all of it, judge on the validation period, export and stage.
+
+    `code` is what `code_of` gave when the code was loaded: a file may be edited while this runs.
+    """
     endpoint, recipe, started = candidate.endpoint, candidate.recipe, time.perf_counter()
     past, future = lake.read(endpoint.train.table), lake.read(endpoint.validation.table)
     rows, labels = _features(endpoint, past), past[endpoint.label].to_numpy()
@@ -57,12 +60,12 @@ def train(candidate: Candidate, lake: Lake, staging: Registry) -> Trained:
         datasets={period.name: _version(lake, period.table) for period in (endpoint.train, endpoint.validation)},
         params=recipe.params,
         metrics=metrics,
-        code_version=code_of(candidate),
+        code_version=code,
     )
     predictions = future[[endpoint.row_key, endpoint.label]].assign(prediction=predicted)
     written = lake.write_if_changed(candidate.predictions, predictions)
     # The same predictions from other code, or other libraries, are another candidate: its files differ.
-    data_version = sha256(f"{written.content_hash} {code_of(candidate)}".encode()).hexdigest()
+    data_version = sha256(f"{written.content_hash} {code}".encode()).hexdigest()
     return Trained(staged, folds, metrics, predictions, data_version, time.perf_counter() - started)
 
 

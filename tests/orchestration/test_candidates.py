@@ -162,6 +162,15 @@ def test_code_version_is_of_the_one_recipe() -> None:
     assert code_of(Candidate(ENDPOINT._replace(recipes=(changed,)), BOOSTING)) == code_of(Candidate(ENDPOINT, BOOSTING))
 
 
+def test_code_version_is_of_the_code_that_was_loaded(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source file that is edited during a run must not be recorded as the code that ran."""
+    definitions, loaded = site.definitions([LOGISTIC]), code_of(Candidate(ENDPOINT, LOGISTIC))
+    monkeypatch.setattr("orchestration.candidates.training.installed_version", lambda _: "edited since")
+    assert code_of(Candidate(ENDPOINT, LOGISTIC)) != loaded
+    materialize_stale(definitions, site.instance, dg.AssetSelection.groups("candidates"))
+    assert site.registry.manifest(ModelReference(MODEL, 1)).code_version == loaded
+
+
 def test_changed_recipe_retrains_only_its_candidate(site: Site) -> None:
     site.refresh(LOGISTIC, BOOSTING)
     made = site.refresh(logistic(inverse_penalty=0.5), BOOSTING)
