@@ -84,15 +84,14 @@ def _quality(found: Trained) -> dict[str, Any]:
     for name, metric in found.metrics.items():
         folds = ", ".join(f"{fold.scores[name]:.4f}" for fold in found.folds)
         lines.append(f"| {name} | {metric.value:.4f} | {metric.low:.4f} to {metric.high:.4f} | {folds} |")
-    values = {name: metric.value for name, metric in found.metrics.items()}
+    values = {name: round(metric.value, 6) for name, metric in found.metrics.items()}
     return {"quality": dg.MetadataValue.md("\n".join(lines)), **values}
 
 
 def _artefact(manifest: Manifest) -> dict[str, Any]:
-    parity = manifest.parity
+    runtime = f"{manifest.runtime}, float{manifest.float_width}" if manifest.float_width else manifest.runtime
     return {
-        "runtime": manifest.runtime if not manifest.float_width else f"{manifest.runtime}, float{manifest.float_width}",
-        # The rows of the validation period, and a few with unknown categories and nulls that publishing adds.
-        **({"onnx_parity": parity.max_abs_difference, "onnx_parity_rows": parity.rows} if parity else {}),
+        "runtime": runtime,
+        **({"onnx_largest_difference": float(f"{manifest.parity.max_abs_difference:.2g}")} if manifest.parity else {}),
         **({"notes": "; ".join(manifest.notes)} if manifest.notes else {}),
     }
