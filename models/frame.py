@@ -95,4 +95,6 @@ def _categories(feature: Feature, column: "pd.Series") -> NDArray[np.object_]:
     values = column.to_numpy(dtype=np.object_, na_value="")
     if odd := [value for value in values if not isinstance(value, str)]:
         raise InvalidSample(f"column {feature.name!r} is a category but holds {odd[0]!r}; categories are strings")
+    if column.isna().any() and (column == "").any():
+        raise InvalidSample(f"column {feature.name!r} has missing values and empty strings, which are served alike")
     return values

@@ -95,6 +95,7 @@ def test_encode_frame_names_missing_columns() -> None:
         (Feature("x", "number"), ["a"], "column 'x' is not a number"),
         (Feature("x", "number"), [np.inf], "column 'x' holds a value beyond 3.4e"),
         (Feature("x", "category"), [1.0], "column 'x' is a category but holds 1.0"),
+        (Feature("x", "category"), ["a", "", None], "column 'x' has missing values and empty strings"),
     ],
 )
 def test_encode_frame_names_a_column_of_another_kind(feature: Feature, values: list[object], message: str) -> None:

@@ -280,6 +280,15 @@ def test_publish_refuses_an_estimator_that_needs_a_data_frame(flights: Flights, 
         publish(estimator, flights.frame, name="delay", registry=registry)
 
 
+def test_publish_refuses_an_estimator_that_arrays_lead_astray(flights: Flights, registry: Registry) -> None:
+    frame = flights.frame[["tail"]].astype(object)
+    frame.loc[frame["tail"].isna() & flights.frame["weekend"]] = np.nan
+    frame.loc[frame["tail"].isna() & ~flights.frame["weekend"]] = None
+    estimator = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression())
+    with pytest.raises(UnsupportedModel, match=r"strays by \S+ when given plain arrays: select columns by name"):
+        publish(estimator.fit(frame, flights.frame["weekend"]), frame, name="delay", registry=registry)
+
+
 def publish_and_be_killed(root: str) -> None:
     rename = Path.rename
 

@@ -96,6 +96,16 @@ def test_registry_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         Registry(tmp_path / "file" / "registry").publish(draft(), FILES)
 
 
+def test_registry_whose_folder_goes_away_meanwhile_is_named(registry: Registry) -> None:
+    def remove() -> datetime:
+        (registry.root / "delay").rmdir()
+        return NOON
+
+    with pytest.raises(RegistryUnavailable, match="No such file"):
+        Registry(registry.root, clock=remove).publish(draft(), FILES)
+    assert list(registry.root.iterdir()) == []
+
+
 def append(path: Path) -> None:
     with path.open("ab") as file:
         file.write(b" ")
