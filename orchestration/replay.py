@@ -1,14 +1,15 @@
 """Replays logged rows as live traffic: one request per row, labels later, out of order, some of them twice."""
 
-import asyncio
 import random
+import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from router.client import AsyncTurnout
+from router.client import Turnout
 
-_CLIENTS = 16
+_CLIENTS = 8
 _LABELS_HELD_BACK = 2000
 _LABELS_PER_POST = 200
 _SENT_TWICE = 0.02
@@ -34,8 +35,8 @@ class Replayed(NamedTuple):
     rejected: int
 
 
-async def replay(
-    client: AsyncTurnout,
+def replay(
+    url: str,
     endpoint: str,
     requests: Sequence[Request],
     *,
@@ -43,63 +44,85 @@ async def replay(
     key: str,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Replayed:
-    """Send every request and every label, and return the counts; `progress` gets the number of requests sent since.
+    """Send every request and every label from a few clients at once; `progress` gets the number of requests sent.
 
     `key` and the unit make the idempotency key, so that a second replay decides nothing anew.
     """
-    pending = _Pending(label)
-    decided: set[str] = set()
-    receipts: Counter[str] = Counter()
-    waiting = iter(requests)
+    traffic = _Traffic(requests, label, progress)
 
-    async def post(rows: Sequence[dict[str, Any]]) -> None:
-        counts = await client.outcomes(rows)
-        receipts.update({status: counts[status] for status in ("accepted", "duplicate", "rejected")})
+    def client() -> None:
+        with Turnout(url, timeout_s=60) as router:
+            for request in traffic.requests():
+                reply = router.predict(
+                    endpoint, unit=request.unit, inputs=dict(request.inputs), id=f"{key}/{request.unit}"
+                )
+                if due := traffic.answered(reply["decision_id"], request.label):
+                    traffic.posted(router.outcomes(due))
 
-    async def send() -> None:
-        for request in waiting:
-            reply = await client.predict(
-                endpoint, unit=request.unit, inputs=dict(request.inputs), id=f"{key}/{request.unit}"
-            )
-            decided.add(reply["decision_id"])
-            pending.add(reply["decision_id"], request.label)
-            if len(pending.rows) >= _LABELS_HELD_BACK:
-                await post(pending.take())
-            progress(1)
-
-    await asyncio.gather(*(send() for _ in range(_CLIENTS)))
-    while pending.rows:
-        await post(pending.take())
-    return Replayed(
-        requests=len(requests),
-        decisions=len(decided),
-        labels=pending.labels,
-        sent_twice=pending.sent_twice,
-        accepted=receipts["accepted"],
-        duplicate=receipts["duplicate"],
-        rejected=receipts["rejected"],
-    )
+    with ThreadPoolExecutor(_CLIENTS) as clients:
+        for ended in [clients.submit(client) for _ in range(_CLIENTS)]:
+            ended.result()
+    with Turnout(url, timeout_s=60) as router:
+        while due := traffic.labels_due(held_back=0):
+            traffic.posted(router.outcomes(due))
+    return traffic.counts()
 
 
-class _Pending:
-    """Labels that are known but not posted yet; they leave in no particular order."""
+class _Traffic:
+    """What the clients share: the requests still to send, the labels still to post, and the counts."""
 
-    def __init__(self, label: str) -> None:
-        self.rows: list[dict[str, Any]] = []
-        self.labels = 0
-        self.sent_twice = 0
+    def __init__(self, requests: Sequence[Request], label: str, progress: Callable[[int], None]) -> None:
+        self._lock = threading.Lock()
+        self._requests = requests
+        self._waiting = iter(requests)
         self._label = label
+        self._progress = progress
+        self._decided: set[str] = set()
+        self._labels: list[dict[str, Any]] = []
+        self._counts: Counter[str] = Counter()
         self._rng = random.Random(0)  # noqa: S311 (a simulation, not a secret)
 
-    def add(self, decision_id: str, value: float | None) -> None:
-        if value is None:
-            return
-        twice = self._rng.random() < _SENT_TWICE
-        self.rows += [{"decision_id": decision_id, "metric": self._label, "value": value}] * (1 + twice)
-        self.labels += 1
-        self.sent_twice += twice
+    def requests(self) -> Iterator[Request]:
+        while True:
+            with self._lock:
+                request = next(self._waiting, None)
+            if request is None:
+                return
+            yield request
 
-    def take(self) -> list[dict[str, Any]]:
-        self._rng.shuffle(self.rows)
-        taken, self.rows = self.rows[:_LABELS_PER_POST], self.rows[_LABELS_PER_POST:]
-        return taken
+    def answered(self, decision_id: str, label: float | None) -> list[dict[str, Any]]:
+        """Note a decision and its label; return labels that are due now, from whichever decision."""
+        with self._lock:
+            self._decided.add(decision_id)
+            if label is not None:
+                twice = self._rng.random() < _SENT_TWICE
+                row = {"decision_id": decision_id, "metric": self._label, "value": label}
+                self._labels += [row] * (1 + twice)
+                self._counts.update(labels=1, sent_twice=twice)
+            self._counts["sent"] += 1
+            self._progress(self._counts["sent"])
+        return self.labels_due(held_back=_LABELS_HELD_BACK)
+
+    def labels_due(self, *, held_back: int) -> list[dict[str, Any]]:
+        with self._lock:
+            if len(self._labels) <= held_back:
+                return []
+            self._rng.shuffle(self._labels)
+            due, self._labels = self._labels[:_LABELS_PER_POST], self._labels[_LABELS_PER_POST:]
+            return due
+
+    def posted(self, receipts: Mapping[str, Any]) -> None:
+        with self._lock:
+            self._counts.update({status: receipts[status] for status in ("accepted", "duplicate", "rejected")})
+
+    def counts(self) -> Replayed:
+        of = self._counts
+        return Replayed(
+            requests=len(self._requests),
+            decisions=len(self._decided),
+            labels=of["labels"],
+            sent_twice=of["sent_twice"],
+            accepted=of["accepted"],
+            duplicate=of["duplicate"],
+            rejected=of["rejected"],
+        )
