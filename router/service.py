@@ -56,9 +56,7 @@ class Service:
         self.decisions = DecisionTables(engine)
         self.control = Control(tables, self.registry, clock)
         self._writer = LedgerWriter(engine, queue_size=settings.queue_size, clock=clock)
-        self.predictor = Predictor(
-            self.routes, self._writer, self.decisions, self.signer, max_batch=settings.max_batch, clock=clock
-        )
+        self.predictor = Predictor(self.routes, self._writer, self.signer, max_batch=settings.max_batch, clock=clock)
         self.outcomes = OutcomeRecorder(
             self.routes, self._writer, self.signer, max_batch=settings.max_batch, clock=clock
         )

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from router.errors import LedgerUnavailable, Overloaded
 from router.ledger.folding import record_outcomes
 from router.ledger.records import DecisionRow, Observation, Receipt
-from router.ledger.writing import claim_key, insert_decisions
+from router.ledger.writing import Claim, claim_keys, insert_decisions, stored_decisions
 
 _LARGEST_BATCH = 1024
 
@@ -20,7 +20,7 @@ _LARGEST_BATCH = 1024
 class _Decision(NamedTuple):
     row: DecisionRow
     key: str | None
-    future: asyncio.Future[bytes]
+    future: asyncio.Future[DecisionRow]
 
 
 class _Outcomes(NamedTuple):
@@ -63,15 +63,15 @@ class LedgerWriter:
         """Return how many writes wait for their commit."""
         return self._waiting
 
-    async def decide(self, row: DecisionRow, key: str | None) -> bytes:
-        """Store a decision and return the id to answer with: an earlier decision's where the client's key is known.
+    async def decide(self, row: DecisionRow, key: str | None) -> DecisionRow:
+        """Store a decision and return the one to answer with: an earlier one where the client's key is known.
 
         Raises:
             Overloaded: The queue is full.
             LedgerUnavailable: The transaction did not commit.
         """
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[bytes] = loop.create_future()
+        future: asyncio.Future[DecisionRow] = loop.create_future()
         self._enqueue(_Decision(row, key, future), loop)
         return await future
 
@@ -131,21 +131,23 @@ class LedgerWriter:
             return [result for job in batch for result in self._commit([job])]
 
     def _write(self, connection: Connection, batch: Sequence[_Job]) -> list[Any]:
-        results: list[Any] = [_claim(connection, job) if isinstance(job, _Decision) else None for job in batch]
-        bound = {result for result in results if result is not None}
-        decisions = [job.row for job in batch if isinstance(job, _Decision)]
-        insert_decisions(connection, [row for row in decisions if row.id in bound])
+        decided = iter(_record_decisions(connection, [job for job in batch if isinstance(job, _Decision)]))
         now_ms = self._clock()
-        for index, job in enumerate(batch):
-            if isinstance(job, _Outcomes):
-                results[index] = record_outcomes(connection, job.rows, now_ms)
-        return results
+        return [
+            next(decided) if isinstance(job, _Decision) else record_outcomes(connection, job.rows, now_ms)
+            for job in batch
+        ]
 
 
-def _claim(connection: Connection, job: _Decision) -> bytes:
-    if job.key is None:
-        return job.row.id
-    return claim_key(connection, job.row.endpoint, job.key, job.row.id)
+def _record_decisions(connection: Connection, jobs: Sequence[_Decision]) -> list[DecisionRow]:
+    """Insert the decisions whose key is new or who have none; return them, and the stored ones for the others."""
+    claims = [Claim(job.row.endpoint, job.key, job.row.id) for job in jobs if job.key is not None]
+    bound = claim_keys(connection, claims)
+    ids = [job.row.id if job.key is None else bound[job.row.endpoint, job.key] for job in jobs]
+    insert_decisions(connection, [job.row for job, id_ in zip(jobs, ids, strict=True) if job.row.id == id_])
+    retried = {id_ for job, id_ in zip(jobs, ids, strict=True) if job.row.id != id_}
+    stored = stored_decisions(connection, retried) if retried else {}
+    return [stored.get(id_, job.row) for job, id_ in zip(jobs, ids, strict=True)]
 
 
 def _unavailable(error: Exception) -> LedgerUnavailable:

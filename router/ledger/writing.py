@@ -1,17 +1,26 @@
 """Inserting decisions with few statements, because every statement costs a fight for the interpreter lock."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Connection, Table, select, tuple_
 from sqlalchemy.dialects.sqlite import insert
 
 from router.ledger import schema
 from router.ledger.records import DecisionRow
 
 Row = TypeVar("Row")
+
+
+class Claim(NamedTuple):
+    """A client's idempotency key and the decision that was made for it just now."""
+
+    endpoint: str
+    key: str
+    decision_id: bytes
+
 
 _LARGEST_CHUNK = 64
 
@@ -27,14 +36,29 @@ def insert_decisions(connection: Connection, rows: Sequence[DecisionRow]) -> Non
         connection.exec_driver_sql(statement, tuple(chain.from_iterable(chunk)))
 
 
-def claim_key(connection: Connection, endpoint: str, key: str, decision_id: bytes) -> bytes:
-    """Bind a client's idempotency key to a decision; return the decision that it is bound to, maybe an earlier one."""
+def claim_keys(connection: Connection, claims: Sequence[Claim]) -> dict[tuple[str, str], bytes]:
+    """Bind clients' idempotency keys to decisions; return what each is bound to, which may be an earlier decision."""
+    if not claims:
+        return {}
     table = schema.idempotency_keys
-    claim = insert(table).values(endpoint=endpoint, key=key, decision_id=decision_id).on_conflict_do_nothing()
-    if connection.execute(claim).rowcount == 1:
-        return decision_id
-    bound = table.select().where(table.c.endpoint == endpoint, table.c.key == key)
-    return bytes(connection.execute(bound).mappings().one()["decision_id"])
+    columns = (table.c.endpoint, table.c.key, table.c.decision_id)
+    claiming = insert(table).on_conflict_do_nothing().returning(*columns)
+    bound = {(endpoint, key): id_ for endpoint, key, id_ in connection.execute(claiming, [c._asdict() for c in claims])}
+    known = sorted({(claim.endpoint, claim.key) for claim in claims} - bound.keys())
+    for chunk in chunks(known):
+        for endpoint, key, id_ in connection.execute(select(*columns).where(tuple_(*columns[:2]).in_(chunk))):
+            bound[endpoint, key] = id_
+    return bound
+
+
+def stored_decisions(connection: Connection, ids: Iterable[bytes]) -> dict[bytes, DecisionRow]:
+    """Return the decisions with these ids."""
+    table = schema.decisions
+    found: dict[bytes, DecisionRow] = {}
+    for chunk in chunks(sorted(ids)):
+        for row in connection.execute(select(table).where(table.c.id.in_(chunk))):
+            found[row[0]] = DecisionRow(*row)
+    return found
 
 
 def chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:

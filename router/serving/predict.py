@@ -12,7 +12,6 @@ import msgspec
 from router.assignment.hashing import BUCKETS
 from router.decision_id import NO_EXPERIMENT, DecisionId, Signer, encode
 from router.errors import Conflict, InvalidInput, PredictionFailed, RequestTooLarge
-from router.ledger.reading import DecisionTables
 from router.ledger.records import DecisionRow
 from router.ledger.writer import LedgerWriter
 from router.serving.assign import Assignment, assign
@@ -43,7 +42,6 @@ class Predictor:
         self,
         routes: Callable[[], Routes],
         writer: LedgerWriter,
-        decisions: DecisionTables,
         signer: Signer,
         *,
         max_batch: int,
@@ -51,7 +49,6 @@ class Predictor:
     ) -> None:
         self._routes = routes
         self._writer = writer
-        self._decisions = decisions
         self._signer = signer
         self._max_batch = max_batch
         self._clock = clock
@@ -78,9 +75,9 @@ class Predictor:
         assignment = assign(route, request.unit, request.context, nonce)
         answer = await self._answer(route, assignment, rows)
         row = self._row(route, request, rows, assignment, answer, nonce)
-        bound = await self._writer.decide(row, request.id)
-        if bound != row.id:
-            return await self._replay(route, bound, row, single)
+        stored = await self._writer.decide(row, request.id)
+        if stored.id != row.id:
+            return _replay(stored, row, routes, single)
         return _reply(row, _names(assignment), answer.predictions, single)
 
     def _decode(self, route: EndpointRoute, body: bytes) -> Any:
@@ -165,13 +162,17 @@ class Predictor:
             _encode_json(answer.predictions).decode(),
         )
 
-    async def _replay(self, route: EndpointRoute, bound: bytes, row: DecisionRow, single: bool) -> bytes:
-        """Answer a retry with the decision that its key is bound to."""
-        stored = await asyncio.to_thread(self._decisions.read, bound)
-        if (stored.row.unit, stored.row.inputs, stored.row.context) != (row.unit, row.inputs, row.context):
-            raise Conflict(f"id belongs to decision {encode(bound)!r}, made for another unit, context or inputs")
-        predictions = msgspec.json.decode(stored.row.predictions, type=list[float])
-        return _reply(stored.row, (stored.experiment, stored.arm), predictions, single)
+
+def _replay(stored: DecisionRow, row: DecisionRow, routes: Routes, single: bool) -> bytes:
+    """Answer a retry with the decision that its key is bound to."""
+    if (stored.unit, stored.inputs, stored.context) != (row.unit, row.inputs, row.context):
+        raise Conflict(f"id belongs to decision {encode(stored.id)!r}, made for another unit, context or inputs")
+    predictions = msgspec.json.decode(stored.predictions, type=list[float])
+    names: tuple[str | None, str | None] = (None, None)
+    if stored.experiment_id is not None and stored.arm is not None:
+        document = routes.experiments[stored.experiment_id].document
+        names = (document.name, document.arms[stored.arm].name)
+    return _reply(stored, names, predictions, single)
 
 
 class _Nonces:

@@ -6,6 +6,7 @@ from sqlalchemy import Engine, select, text
 
 from router.errors import LedgerUnavailable, Overloaded
 from router.ledger import schema
+from router.ledger.records import DecisionRow
 from router.ledger.writer import LedgerWriter
 from tests.router.ledgers import NOW_MS, decision, outcome, rows_in
 
@@ -20,7 +21,7 @@ def writer(engine: Engine) -> Iterator[LedgerWriter]:
 
 def test_decide_returns_when_the_row_is_committed(engine: Engine, writer: LedgerWriter) -> None:
     row = decision(unit="Zoë 🚂")
-    assert asyncio.run(writer.decide(row, None)) == row.id
+    assert asyncio.run(writer.decide(row, None)) == row
     with engine.connect() as connection:
         stored = connection.execute(select(schema.decisions)).one()
     assert tuple(stored) == tuple(row)
@@ -29,22 +30,22 @@ def test_decide_returns_when_the_row_is_committed(engine: Engine, writer: Ledger
 def test_decide_of_many_at_once_stores_each_once(engine: Engine, writer: LedgerWriter) -> None:
     rows = [decision() for _ in range(500)]
 
-    async def all_at_once() -> list[bytes]:
+    async def all_at_once() -> list[DecisionRow]:
         return list(await asyncio.gather(*(writer.decide(row, None) for row in rows)))
 
-    assert asyncio.run(all_at_once()) == [row.id for row in rows]
+    assert asyncio.run(all_at_once()) == rows
     assert rows_in(engine, schema.decisions) == 500
 
 
 def test_decide_with_a_known_key_returns_the_first_decision(engine: Engine, writer: LedgerWriter) -> None:
     first, again, at_once = decision(), decision(), [decision() for _ in range(5)]
 
-    async def retries() -> list[bytes]:
+    async def retries() -> list[DecisionRow]:
         bound = [await writer.decide(first, "order-1"), await writer.decide(again, "order-1")]
         return bound + list(await asyncio.gather(*(writer.decide(row, "order-2") for row in at_once)))
 
     bound = asyncio.run(retries())
-    assert bound[:2] == [first.id, first.id]
+    assert bound[:2] == [first, first]
     assert len(set(bound[2:])) == 1
     assert rows_in(engine, schema.decisions) == 2
 
@@ -64,12 +65,12 @@ def test_observe_in_the_batch_of_its_decision_finds_it(engine: Engine, writer: L
 def test_a_row_that_cannot_be_stored_fails_alone(engine: Engine, writer: LedgerWriter) -> None:
     good, bad = decision(), decision(unit="\ud800 is half a character")
 
-    async def both() -> list[bytes | BaseException]:
+    async def both() -> list[DecisionRow | BaseException]:
         deciding = (writer.decide(good, None), writer.decide(bad, None))
         return list(await asyncio.gather(*deciding, return_exceptions=True))
 
     results = asyncio.run(both())
-    assert results[0] == good.id
+    assert results[0] == good
     assert isinstance(results[1], LedgerUnavailable)
     assert rows_in(engine, schema.decisions) == 1
 
@@ -82,7 +83,7 @@ def test_a_failed_commit_acknowledges_nothing_and_the_writer_lives_on(engine: En
     with engine.begin() as connection:
         connection.execute(text("alter table away rename to decisions"))
     row = decision()
-    assert asyncio.run(writer.decide(row, None)) == row.id
+    assert asyncio.run(writer.decide(row, None)) == row
     assert rows_in(engine, schema.decisions) == 1
 
 
