@@ -206,12 +206,12 @@ def _print_next(settings: Settings, *, once: bool) -> None:
 
 @contextmanager
 def _bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
-    columns = (TextColumn("{task.description:<60}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description:<38}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(title, total=None)
 
         def advance(done: int, total: int, description: str) -> None:
-            shown = description if len(description) <= 60 else f"{description[:57]}..."
+            shown = description if len(description) <= 38 else f"{description[:35]}..."
             progress.update(task, completed=done, total=total, description=shown)
 
         yield advance

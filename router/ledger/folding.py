@@ -2,21 +2,19 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, bindparam, select, tuple_
+from sqlalchemy import Connection, select
 from sqlalchemy.dialects.sqlite import Insert, insert
 
 from analysis.statistics.scores import score
 from router.decision_id import encode
 from router.ledger import schema
 from router.ledger.records import ACCEPTED, DUPLICATE, Observation, Receipt
+from router.ledger.writing import chunks
 
 _SHARD = 0
-_CHUNK = 500
-
-Item = TypeVar("Item")
 
 _predictions = msgspec.json.Decoder(list[float])
 _Key = tuple[bytes, str, int, str]
@@ -73,11 +71,10 @@ def _repeated(observation: Observation, known: Mapping[_Key, float]) -> Receipt:
 
 def _predictions_of(connection: Connection, ids: Iterable[bytes]) -> dict[bytes, list[float]]:
     table = schema.decisions
-    query = select(table.c.id, table.c.predictions).where(table.c.id.in_(bindparam("ids", expanding=True)))
     found: dict[bytes, list[float]] = {}
-    for chunk in _chunked(sorted(ids)):
-        for key, predictions in connection.execute(query, {"ids": chunk}):
-            found[key] = _predictions.decode(predictions)
+    for chunk in chunks(sorted(ids)):
+        query = select(table.c.id, table.c.predictions).where(table.c.id.in_(chunk))
+        found.update({key: _predictions.decode(text) for key, text in connection.execute(query)})
     return found
 
 
@@ -116,13 +113,13 @@ def _known_values(
     """Return the recorded values of the outcomes that were not inserted because they stood there already."""
     table = schema.outcomes
     key_columns = (table.c.decision_id, table.c.metric, table.c.item, table.c.outcome_id)
-    keys = sorted({row.key for row in observations} - inserted)
+    # By decision alone: SQLite would scan the table for a list of whole keys.
+    ids = sorted({row.decision_id for row in observations if row.key not in inserted})
     known: dict[_Key, float] = {}
-    for chunk in _chunked(keys):
-        for *key, value in connection.execute(
-            select(*key_columns, table.c.value).where(tuple_(*key_columns).in_(chunk))
-        ):
-            known[key[0], key[1], key[2], key[3]] = value
+    for chunk in chunks(ids):
+        query = select(*key_columns, table.c.value).where(table.c.decision_id.in_(chunk))
+        for decision_id, metric, item, outcome_id, value in connection.execute(query):
+            known[decision_id, metric, item, outcome_id] = value
     return known
 
 
@@ -165,7 +162,3 @@ def _adding_statement() -> Insert:
 
 
 _ADD = _adding_statement()
-
-
-def _chunked(items: Sequence[Item]) -> Iterable[Sequence[Item]]:
-    return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))

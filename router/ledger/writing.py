@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from itertools import chain
+from itertools import chain, groupby
+from operator import itemgetter
 from typing import NamedTuple, TypeVar
 
-from sqlalchemy import Connection, Table, select, tuple_
+from sqlalchemy import Connection, Table, select
 from sqlalchemy.dialects.sqlite import insert
 
 from router.ledger import schema
@@ -45,9 +46,11 @@ def claim_keys(connection: Connection, claims: Sequence[Claim]) -> dict[tuple[st
     claiming = insert(table).on_conflict_do_nothing().returning(*columns)
     bound = {(endpoint, key): id_ for endpoint, key, id_ in connection.execute(claiming, [c._asdict() for c in claims])}
     known = sorted({(claim.endpoint, claim.key) for claim in claims} - bound.keys())
-    for chunk in chunks(known):
-        for endpoint, key, id_ in connection.execute(select(*columns).where(tuple_(*columns[:2]).in_(chunk))):
-            bound[endpoint, key] = id_
+    # SQLite would scan the table for a list of pairs.
+    for endpoint, pairs in groupby(known, key=itemgetter(0)):
+        for chunk in chunks([key for _, key in pairs]):
+            query = select(*columns).where(table.c.endpoint == endpoint, table.c.key.in_(chunk))
+            bound.update({(endpoint, key): id_ for endpoint, key, id_ in connection.execute(query)})
     return bound
 
 
