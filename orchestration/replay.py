@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from router.client import Turnout
 
-_CLIENTS = 8
+_CLIENTS = 16
 _LABELS_HELD_BACK = 2000
 _LABELS_PER_POST = 200
 _SENT_TWICE = 0.02
