@@ -3,6 +3,7 @@
 import math
 import os
 import shutil
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -46,6 +47,8 @@ console = Console(highlight=False)
 @click.option("--flights", type=click.IntRange(1), help="Replay only so many of the month's flights.")
 def demo(once: bool, flights: int | None) -> None:
     """Run the whole loop on real flights: data, models, live traffic, outcomes, result."""
+    # Ending this process ends router and Dagster with it, however it is asked to.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     settings = load()
     definitions = build(settings)
     try:

@@ -1,10 +1,11 @@
 """Child processes of a command: started with their output in a file, awaited until they answer, ended with it."""
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
@@ -24,10 +25,16 @@ def child(
     Raises:
         ClickException: It ended, or did not answer in time; with the end of its output.
     """
+    if _answers(ready_url):
+        raise click.ClickException(f"something answers on {ready_url} already; stop it or choose another port")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 (the command is ours)
-            command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **environment}
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment},
+            start_new_session=True,
         )
         try:
             _await(name, process, ready_url, log, time.monotonic() + wait_s)
@@ -44,8 +51,6 @@ def _await(name: str, process: subprocess.Popen[bytes], ready_url: str, log: Pat
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-_LINES_SHOWN:])
             raise click.ClickException(f"{name} {what}; the end of {log}:\n{tail}")
         time.sleep(_POLL_S)
-    if process.poll() is not None:
-        raise click.ClickException(f"something else answers on {ready_url}; stop it or choose another port")
 
 
 def _answers(url: str) -> bool:
@@ -56,9 +61,15 @@ def _answers(url: str) -> bool:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
+    """End the process and what it started in turn."""
+    _signal(process, signal.SIGTERM)
     try:
         process.wait(_GRACE_S)
     except subprocess.TimeoutExpired:
-        process.kill()
+        _signal(process, signal.SIGKILL)
         process.wait()
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)

@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from router.client import Turnout
@@ -51,7 +52,7 @@ def replay(
     traffic = _Traffic(requests, label, progress)
 
     def client() -> None:
-        with Turnout(url, timeout_s=60) as router:
+        with Turnout(url, timeout_s=60) as router, traffic.stopped_by_an_error():
             for request in traffic.requests():
                 reply = router.predict(
                     endpoint, unit=request.unit, inputs=dict(request.inputs), id=f"{key}/{request.unit}"
@@ -74,7 +75,7 @@ class _Traffic:
     def __init__(self, requests: Sequence[Request], label: str, progress: Callable[[int], None]) -> None:
         self._lock = threading.Lock()
         self._requests = requests
-        self._waiting = iter(requests)
+        self._waiting: Iterator[Request] = iter(requests)
         self._label = label
         self._progress = progress
         self._decided: set[str] = set()
@@ -89,6 +90,16 @@ class _Traffic:
             if request is None:
                 return
             yield request
+
+    @contextmanager
+    def stopped_by_an_error(self) -> Iterator[None]:
+        """Give no client another request after one of them failed."""
+        try:
+            yield
+        except BaseException:
+            with self._lock:
+                self._waiting = iter(())
+            raise
 
     def answered(self, decision_id: str, label: float | None) -> list[dict[str, Any]]:
         """Note a decision and its label; return labels that are due now, from whichever decision."""

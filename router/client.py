@@ -1,4 +1,4 @@
-"""A client for applications and scripts: the same calls as the HTTP API, synchronous and asynchronous."""
+"""A client for applications and scripts, synchronous, and asynchronous for the calls made under load."""
 
 from collections.abc import Mapping, Sequence
 from types import TracebackType

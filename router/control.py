@@ -1,9 +1,11 @@
 """Changing endpoints and experiments: what is checked, and which state allows which change."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import msgspec
 
+from models.errors import ModelError
 from models.reference import ModelReference
 from models.registry import Registry
 from models.signature import Signature
@@ -40,21 +42,33 @@ class Control:
         return self._tables.endpoint(document.name)
 
     def replace_endpoint(self, document: Endpoint, if_match: str | None) -> EndpointRecord:
-        """Replace an endpoint; a new champion must take and give what the old one did.
+        """Replace an endpoint.
 
         Raises:
-            InvalidDocument: The new champion has another signature while experiments run on it.
+            InvalidDocument: The new champion does not take and give what the old one does, or takes what the arm of a
+                started experiment does not.
         """
         current = self._tables.endpoint(document.name)
         revision = _checked_revision(f"endpoint {document.name!r}", if_match, current.revision)
-        expected = self._signature(current.document.champion)
-        if differences := expected.accepts(self._signature(document.champion)):
-            raise InvalidDocument(
-                f"model {document.champion!r} does not fit endpoint {document.name!r}: {'; '.join(differences)}",
-                field="champion",
-            )
+        champion = self._registry.verify(ModelReference.parse(document.champion)).signature
+        for difference in self._misfits(current.document, document.champion, champion):
+            raise InvalidDocument(difference, field="champion")
         self._tables.replace_endpoint(document, revision, self._clock())
         return self._tables.endpoint(document.name)
+
+    def _misfits(self, current: Endpoint, reference: str, champion: Signature) -> Iterator[str]:
+        """Yield why a champion cannot follow the current one, or serve beside the arms of started experiments."""
+        # An old champion whose files are gone must not keep its successor out.
+        with contextlib.suppress(ModelError):
+            if differences := self._signature(current.champion).accepts(champion):
+                yield f"model {reference!r} does not fit endpoint {current.name!r}: {'; '.join(differences)}"
+        for record in self._tables.experiments():
+            if record.document.endpoint != current.name or record.state not in {"running", "paused"}:
+                continue
+            for arm in record.document.arms:
+                if differences := champion.accepts(self._signature(arm.model)):
+                    where = f"arm {arm.name!r} of experiment {record.document.name!r}"
+                    yield f"model {reference!r} takes requests that {where} does not: {'; '.join(differences)}"
 
     def experiments(self) -> list[ExperimentRecord]:
         """Return every experiment, oldest first."""

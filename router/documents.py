@@ -13,8 +13,8 @@ from router.errors import InvalidDocument
 
 MAXIMUM_ARMS = 100
 
-Name = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")]
-Reference = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9_.-]*@[1-9][0-9]*$")]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$(?!\n)")]
+Reference = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*@[1-9][0-9]*$(?!\n)")]
 Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Seconds = Annotated[int, msgspec.Meta(ge=1, le=366 * 86_400)]
 Direction = Literal["increase", "decrease"]
@@ -165,7 +165,11 @@ def _metric_contradictions(metrics: Sequence[AnyMetric], output: str) -> Iterato
         yield "metrics", f"an experiment has one primary metric; this one has {len(primary)}: {primary}"
     if repeated := _repeated([metric.name for metric in metrics]):
         yield "metrics", f"metric name {repeated!r} stands twice; give every metric its own name"
+    scores = {metric.name for metric in metrics if isinstance(metric, ScoreMetric)}
     for index, metric in enumerate(metrics):
+        for name in () if isinstance(metric, ScoreMetric) else metric.outcome_names():
+            if name in scores:
+                yield f"metrics[{index}]", f"{name!r} is computed by a score metric and cannot be posted as well"
         for field, message in _single_metric_contradictions(metric, output):
             yield f"metrics[{index}].{field}", message
 

@@ -18,7 +18,8 @@
     ├── Unavailable               nothing was acknowledged; try again
     │   ├── Overloaded            a bounded queue is full
     │   ├── ChampionUnavailable   the endpoint's champion could not be loaded
-    │   └── LedgerUnavailable     the ledger did not commit
+    │   ├── LedgerUnavailable     the ledger did not commit or does not answer
+    │   └── StaleRoutes           another process made something that this one has not read yet
     └── CannotStart               settings, port, folder or database make it impossible to serve
 
 No HTTP status stands here; `router/http/problems.py` maps every class to one.
@@ -121,7 +122,11 @@ class ChampionUnavailable(Unavailable):
 
 
 class LedgerUnavailable(Unavailable):
-    """The ledger did not commit."""
+    """The ledger did not commit or does not answer."""
+
+
+class StaleRoutes(Unavailable):
+    """Another process made something that this one has not read yet."""
 
 
 class CannotStart(TurnoutError):

@@ -1,7 +1,6 @@
 """The router without HTTP: one object that owns the ledger, the models and the current routes."""
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -10,7 +9,6 @@ from models.registry import Registry
 from models.runtime import load
 from router.control import Control
 from router.decision_id import Signer
-from router.errors import TurnoutError
 from router.ledger.control import ControlTables
 from router.ledger.database import open_database, upgrade
 from router.ledger.reading import DecisionTables
@@ -20,6 +18,9 @@ from router.serving.outcomes import OutcomeRecorder
 from router.serving.predict import Predictor
 from router.serving.routes import Routes
 from router.settings import Settings
+
+RETRY_S = 30.0
+"""How long after a failed load a model is tried again."""
 
 REFRESH_S = 0.5
 """How often a process looks for control writes of other processes; the staleness bound is this plus loading time."""
@@ -50,15 +51,18 @@ class Service:
         self._tables = tables
         self._loader = RouteLoader(tables, self.registry, load_model)
         self._routes = Routes(-1, {}, {}, {}, {})
+        self._loaded_at = 0.0
         self._refreshing = asyncio.Lock()
         self._polling: asyncio.Task[None] | None = None
         self.signer = Signer(settings.secrets())
         self.decisions = DecisionTables(engine)
         self.control = Control(tables, self.registry, clock)
         self._writer = LedgerWriter(engine, queue_size=settings.queue_size, clock=clock)
-        self.predictor = Predictor(self.routes, self._writer, self.signer, max_batch=settings.max_batch, clock=clock)
+        self.predictor = Predictor(
+            self.routes, self.refresh, self._writer, self.signer, max_batch=settings.max_batch, clock=clock
+        )
         self.outcomes = OutcomeRecorder(
-            self.routes, self._writer, self.signer, max_batch=settings.max_batch, clock=clock
+            self.routes, self.refresh, self._writer, self.signer, max_batch=settings.max_batch, clock=clock
         )
 
     def routes(self) -> Routes:
@@ -75,23 +79,27 @@ class Service:
         """Commit what is queued and release everything."""
         if self._polling is not None:
             self._polling.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._polling
-        self.predictor.close()
+            await asyncio.wait([self._polling])
         await asyncio.to_thread(self._writer.stop)
+        self.predictor.close()
         self._engine.dispose()
 
     async def refresh(self) -> None:
         """Read the control tables if they changed, load new models, then swap the routes; requests never wait."""
         async with self._refreshing:
             version = await asyncio.to_thread(self._tables.version)
-            if version != self._routes.version:
-                self._routes = await asyncio.to_thread(self._loader.load)
+            if version != self._routes.version or self._retry_is_due():
+                self._routes = await asyncio.to_thread(self._loader.load, self._routes)
+                self._loaded_at = time.monotonic()
+
+    def _retry_is_due(self) -> bool:
+        """Return whether a model that could not be loaded should be tried again."""
+        return bool(self._routes.problems) and time.monotonic() - self._loaded_at > RETRY_S
 
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(REFRESH_S)
             try:
                 await self.refresh()
-            except (TurnoutError, OSError):
+            except Exception:
                 _logger.exception("cannot refresh the routes; the last ones stay in use")

@@ -15,6 +15,7 @@ from router.documents import split_path
 from router.errors import CannotStart
 
 _PREFIX = "TURNOUT_"
+_SHORTEST_SECRET = 16
 _CONFIG_FILE = Path("turnout.toml")
 
 
@@ -24,7 +25,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     database: Annotated[str, msgspec.Meta(pattern="^sqlite:///.+")] = "sqlite:///var/turnout.db"
     registry: Path = Path("var/registry")
     lake: Path = Path("var/lake")
-    secret: Annotated[str, msgspec.Meta(min_length=16)] | None = None
+    secret: str | None = None
     """Signs decision ids. Several, separated by commas: the first signs, all are accepted. Without one, a random
     secret is made beside the database at the first start."""
     host: str = "127.0.0.1"
@@ -38,7 +39,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     @property
     def router_url(self) -> str:
         """Where commands and Dagster find the router."""
-        return self.url or f"http://{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.url or f"http://{host}:{self.port}"
 
     @property
     def database_path(self) -> Path:
@@ -47,9 +49,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     def secrets(self) -> list[str]:
         """Return the signing secrets, newest first, making and keeping one when none is configured."""
-        if self.secret is not None:
-            return [part.strip() for part in self.secret.split(",") if part.strip()]
-        return [_kept_secret(self.database_path.with_suffix(".secret"))]
+        if self.secret is None:
+            path = self.database_path.with_suffix(".secret")
+            return [_checked_secret(_kept_secret(path), str(path))]
+        return [_checked_secret(part.strip(), "TURNOUT_SECRET") for part in self.secret.split(",")]
 
 
 def load(environment: Mapping[str, str] | None = None, config: Path = _CONFIG_FILE) -> Settings:
@@ -95,6 +98,15 @@ def _refuse_unknown(sources: Mapping[str, Mapping[str, Any]]) -> None:
                 raise CannotStart(f"{origin} sets {name!r}, which is no setting; settings: {', '.join(known)}")
 
 
+def _checked_secret(secret: str, origin: str) -> str:
+    if len(secret) < _SHORTEST_SECRET:
+        raise CannotStart(
+            f"a signing secret of {origin} has {len(secret)} characters; it needs {_SHORTEST_SECRET}, such as the "
+            "output of: openssl rand -base64 32"
+        )
+    return secret
+
+
 def _kept_secret(path: Path) -> str:
     """Return the secret stored at `path`; the first process to get there makes it, readable by its owner only."""
     try:
@@ -111,5 +123,11 @@ def _write_once(path: Path, text: str) -> None:
     with tempfile.NamedTemporaryFile("w", dir=path.parent, encoding="ascii") as file:
         file.write(text)
         file.flush()
+        os.fsync(file.fileno())
         with contextlib.suppress(FileExistsError):
             os.link(file.name, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-Scalar = str | float | bool
+Scalar = str | int | float | bool
 Context = Mapping[str, Scalar]
 
 

@@ -13,6 +13,8 @@ from router.errors import CannotStart
 from router.ledger.database import open_database, upgrade
 from router.settings import Settings, load
 
+_BACKLOG = 2048
+
 
 @click.command()
 @click.option("--host", help="Address to listen on (TURNOUT_HOST); loopback only.")
@@ -45,6 +47,7 @@ def _listen(settings: Settings) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         raise CannotStart(

@@ -24,7 +24,7 @@ def live() -> dict[str, str]:
 
 @get("/health/ready", sync_to_thread=False, tags=["health"])
 def ready(service: NamedDependency[Service]) -> Response[Readiness]:
-    """Answer 200 when requests are served; 503 when an endpoint's champion could not be loaded."""
+    """Answer 200 while an endpoint can answer, `degraded` when some model could not be loaded; else 503."""
     routes = service.routes()
     served = {route.champion.reference for route in routes.endpoints.values()}
     served |= {
@@ -34,7 +34,7 @@ def ready(service: NamedDependency[Service]) -> Response[Readiness]:
         for arm in experiment.arms
         if arm.served.model is not None
     }
-    if routes.dead_endpoints:
+    if routes.dead_endpoints and not routes.endpoints:
         status, code = "unavailable", HTTP_503_SERVICE_UNAVAILABLE
     else:
         status, code = "degraded" if routes.problems else "ready", HTTP_200_OK

@@ -61,22 +61,35 @@ def from_http_exception(_: Request[Any, Any, Any], error: HTTPException) -> Resp
     if isinstance(error, ValidationException) and isinstance(error.extra, list):
         details = "; ".join(f"{item.get('key', 'body')}: {item['message']}" for item in error.extra)
         return problem(error.status_code, phrase, details or error.detail, code="invalid-request")
-    return problem(error.status_code, phrase, error.detail or phrase)
+    return problem(error.status_code, phrase, error.detail or phrase, code=_slug(phrase))
 
 
 def from_bug(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
     """Answer what nobody foresaw, without telling the client what it was."""
     _logger.error("unhandled error on %s %s", request.method, request.url.path, exc_info=error)
     status = HTTPStatus.INTERNAL_SERVER_ERROR
-    return problem(status, status.phrase, "the router failed; its log has the details")
+    return problem(status, status.phrase, "the router failed; its log has the details", code=_slug(status.phrase))
+
+
+def from_unreadable_body(_: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
+    """Answer a body that is no UTF-8 or nested too deeply, which decoders do not report as their own errors."""
+    reason = "it is nested too deeply" if isinstance(error, RecursionError) else "it is not UTF-8"
+    status = HTTPStatus.BAD_REQUEST
+    return problem(status, status.phrase, f"the body cannot be read: {reason}", code="invalid-request")
 
 
 HANDLERS: dict[type[Exception] | int, Any] = {
     errors.TurnoutError: from_known_error,
     model_errors.ModelError: from_known_error,
+    UnicodeDecodeError: from_unreadable_body,
+    RecursionError: from_unreadable_body,
     HTTPException: from_http_exception,
     Exception: from_bug,
 }
+
+
+def _slug(phrase: str) -> str:
+    return phrase.lower().replace(" ", "-")
 
 
 def _code(error: type[Exception]) -> str:

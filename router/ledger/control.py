@@ -10,7 +10,7 @@ from router.assignment.epochs import Epoch, dump_runs, load_runs
 from router.documents import Endpoint, Experiment
 from router.errors import AlreadyExists, RevisionMismatch, UnknownEndpoint, UnknownExperiment
 from router.ledger import schema
-from router.ledger.database import for_reading
+from router.ledger.database import for_reading, transaction
 
 State = Literal["draft", "running", "paused", "concluded"]
 
@@ -65,13 +65,13 @@ class ControlTables:
 
     def version(self) -> int:
         """Return a number that rises with every write."""
-        with self._reading.connect() as connection:
+        with transaction(self._reading) as connection:
             version: int = connection.execute(select(schema.control_version.c.version)).scalar_one()
             return version
 
     def endpoints(self) -> list[EndpointRecord]:
         """Return every endpoint, by name."""
-        with self._reading.connect() as connection:
+        with transaction(self._reading) as connection:
             rows = connection.execute(select(schema.endpoints).order_by(schema.endpoints.c.name)).mappings()
             return [_endpoint(row) for row in rows]
 
@@ -92,7 +92,7 @@ class ControlTables:
             "created_ms": now_ms,
             "updated_ms": now_ms,
         }
-        with self._writing.begin() as connection:
+        with transaction(self._writing) as connection:
             _insert_named(connection, schema.endpoints, values, f"endpoint {document.name!r}")
             _rise(connection)
 
@@ -104,7 +104,7 @@ class ControlTables:
             .where(table.c.name == document.name, table.c.revision == revision)
             .values(document=_dump(document), revision=revision + 1, updated_ms=now_ms)
         )
-        with self._writing.begin() as connection:
+        with transaction(self._writing) as connection:
             if connection.execute(statement).rowcount == 0:
                 current = connection.scalar(select(table.c.revision).where(table.c.name == document.name))
                 raise RevisionMismatch(f"endpoint {document.name!r}", current or 0, revision)
@@ -123,7 +123,7 @@ class ControlTables:
             .outerjoin(epochs, (epochs.c.experiment_id == table.c.id) & (epochs.c.epoch == last.c.epoch))
             .order_by(table.c.id)
         )
-        with self._reading.connect() as connection:
+        with transaction(self._reading) as connection:
             return [_experiment(row) for row in connection.execute(query).mappings()]
 
     def experiment(self, name: str) -> ExperimentRecord:
@@ -144,7 +144,7 @@ class ControlTables:
             "document": _dump(document),
             "created_ms": now_ms,
         }
-        with self._writing.begin() as connection:
+        with transaction(self._writing) as connection:
             key = _insert_named(connection, schema.experiments, values, f"experiment {document.name!r}")
             _write_arms(connection, key, document)
             _rise(connection)
@@ -163,7 +163,7 @@ class ControlTables:
                 ended_ms=change.ended_ms,
             )
         )
-        with self._writing.begin() as connection:
+        with transaction(self._writing) as connection:
             if connection.execute(statement).rowcount == 0:
                 current = connection.scalar(select(table.c.revision).where(table.c.id == record.id))
                 raise RevisionMismatch(f"experiment {record.document.name!r}", current or 0, record.revision)
@@ -177,7 +177,7 @@ class ControlTables:
         table = schema.epochs
         columns = (table.c.epoch, table.c.runs, table.c.reason, table.c.published_ms)
         query = select(*columns).where(table.c.experiment_id == experiment_id).order_by(table.c.epoch)
-        with self._reading.connect() as connection:
+        with transaction(self._reading) as connection:
             return [
                 EpochRecord(Epoch(number, load_runs(runs)), reason, published_ms)
                 for number, runs, reason, published_ms in connection.execute(query)

@@ -1,6 +1,8 @@
 """Opening the ledger's database, with its durability settings, and bringing its tables up to date."""
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
@@ -8,7 +10,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from router.errors import CannotStart
+from router.errors import CannotStart, LedgerUnavailable
 
 HEAD = "0001"
 """The newest migration; known without importing Alembic, so that a start needs it only when there is work."""
@@ -41,6 +43,16 @@ def open_database(url: str) -> Engine:
 def for_reading(engine: Engine) -> Engine:
     """Return the same database for transactions that only read and so never wait for a writer."""
     return engine.execution_options(**{READ_ONLY: True})
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Connection]:
+    """Run one transaction; raises LedgerUnavailable when the database cannot be reached, locked or written."""
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except OperationalError as error:
+        raise LedgerUnavailable(f"the ledger does not answer ({error.orig}); try again in a moment") from error
 
 
 def upgrade(engine: Engine) -> None:

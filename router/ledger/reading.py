@@ -7,7 +7,7 @@ from sqlalchemy import Engine, select
 from router.decision_id import encode
 from router.errors import UnknownDecision
 from router.ledger import schema
-from router.ledger.database import for_reading
+from router.ledger.database import for_reading, transaction
 from router.ledger.records import DecisionRow
 
 
@@ -46,7 +46,7 @@ class DecisionTables:
             .outerjoin(arms, (arms.c.experiment_id == decisions.c.experiment_id) & (arms.c.arm == decisions.c.arm))
             .where(decisions.c.id == decision_id)
         )
-        with self._engine.connect() as connection:
+        with transaction(self._engine) as connection:
             found = connection.execute(query).one_or_none()
         if found is None:
             raise UnknownDecision(encode(decision_id))
@@ -58,5 +58,5 @@ class DecisionTables:
         table = schema.outcomes
         columns = [table.c[name] for name in StoredOutcome._fields]
         query = select(*columns).where(table.c.decision_id == decision_id).order_by(table.c.received_ms, table.c.metric)
-        with self._engine.connect() as connection:
+        with transaction(self._engine) as connection:
             return [StoredOutcome(*row) for row in connection.execute(query)]

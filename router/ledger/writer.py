@@ -7,7 +7,7 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from router.errors import LedgerUnavailable, Overloaded
 from router.ledger.folding import record_outcomes
@@ -22,10 +22,18 @@ class _Decision(NamedTuple):
     key: str | None
     future: asyncio.Future[DecisionRow]
 
+    @property
+    def weight(self) -> int:
+        return 1
+
 
 class _Outcomes(NamedTuple):
     rows: Sequence[Observation]
     future: asyncio.Future[list[Receipt]]
+
+    @property
+    def weight(self) -> int:
+        return len(self.rows)
 
 
 _Job = _Decision | _Outcomes
@@ -60,7 +68,7 @@ class LedgerWriter:
         self._thread.join()
 
     def depth(self) -> int:
-        """Return how many writes wait for their commit."""
+        """Return how many rows wait for their commit."""
         return self._waiting
 
     async def decide(self, row: DecisionRow, key: str | None) -> DecisionRow:
@@ -86,8 +94,8 @@ class LedgerWriter:
         if self._stopping:
             raise LedgerUnavailable("the router is stopping")
         if self._waiting >= self._queue_size:
-            raise Overloaded(f"{self._queue_size} writes wait for the ledger; try again in a moment")
-        self._waiting += 1
+            raise Overloaded(f"{self._waiting} rows wait for the ledger; try again in a moment")
+        self._waiting += job.weight
         if not self._gathered:
             loop.call_soon(self._hand_over)
         self._gathered.append(job)
@@ -103,7 +111,7 @@ class LedgerWriter:
             batch = self._batches.get()
             jobs = batch or []
             # Whatever gathered during the last commit goes into this one.
-            while batch is not None and len(jobs) < _LARGEST_BATCH and not self._batches.empty():
+            while batch is not None and _weight(jobs) < _LARGEST_BATCH and not self._batches.empty():
                 batch = self._batches.get()
                 jobs += batch or []
             if jobs:
@@ -111,7 +119,7 @@ class LedgerWriter:
                 jobs[0].future.get_loop().call_soon_threadsafe(self._resolve, jobs, results)
 
     def _resolve(self, batch: Sequence[_Job], results: Sequence[Any]) -> None:
-        self._waiting -= len(batch)
+        self._waiting -= _weight(batch)
         for job, result in zip(batch, results, strict=True):
             if job.future.done():
                 continue
@@ -126,8 +134,9 @@ class LedgerWriter:
             with self._engine.begin() as connection:
                 return self._write(connection, batch)
         except Exception as error:  # noqa: BLE001 (every caller is told; the thread must live on)
-            if len(batch) == 1:
-                return [_unavailable(error)]
+            # What ails the database fails every job: trying each alone would wait for its lock each time.
+            if len(batch) == 1 or isinstance(error, OperationalError):
+                return [_unavailable(error)] * len(batch)
             return [result for job in batch for result in self._commit([job])]
 
     def _write(self, connection: Connection, batch: Sequence[_Job]) -> list[Any]:
@@ -148,6 +157,10 @@ def _record_decisions(connection: Connection, jobs: Sequence[_Decision]) -> list
     retried = {id_ for job, id_ in zip(jobs, ids, strict=True) if job.row.id != id_}
     stored = stored_decisions(connection, retried) if retried else {}
     return [stored.get(id_, job.row) for job, id_ in zip(jobs, ids, strict=True)]
+
+
+def _weight(jobs: Sequence[_Job]) -> int:
+    return sum(job.weight for job in jobs)
 
 
 def _unavailable(error: Exception) -> LedgerUnavailable:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -33,25 +33,28 @@ class RouteLoader:
         self._load_model = load_model
         self._served: dict[str, ServedModel] = {}
 
-    def load(self) -> Routes:
+    def load(self, previous: Routes) -> Routes:
         """Return the routes that the control tables describe now; takes as long as loading new models takes.
 
-        A model that cannot be loaded does not stop the others: its arm falls back to the champion, and an endpoint
-        whose champion is missing answers with the reason.
+        A model that cannot be loaded stops no other: its arm falls back to the champion, an endpoint keeps its
+        previous champion where the new one cannot be loaded, and answers with the reason where there is none.
         """
         version = self._control.version()
         endpoints = self._control.endpoints()
         experiments = self._control.experiments()
         running = [record for record in experiments if record.state == "running"]
         self._served = {reference: self._serve(reference) for reference in sorted(_references(endpoints, running))}
+        kept = {name: route.champion for name, route in previous.endpoints.items()}
         problems = {name: served.problem for name, served in self._served.items() if served.problem is not None}
         champions = {record.document.name: record.document.champion for record in endpoints}
         return Routes(
             version=version,
-            endpoints=self._routes(endpoints, running),
+            endpoints=self._routes(endpoints, running, kept),
             experiments={record.id: record for record in experiments},
             problems=problems,
-            dead_endpoints={name: problems[model] for name, model in champions.items() if model in problems},
+            dead_endpoints={
+                name: problems[model] for name, model in champions.items() if model in problems and name not in kept
+            },
         )
 
     def _serve(self, reference: str) -> ServedModel:
@@ -60,18 +63,27 @@ class RouteLoader:
             return kept
         try:
             model = self._load_model(self._registry, ModelReference.parse(reference))
-        except ModelError as error:
+            encoder = BatchEncoder(model.signature)
+            inline = _seconds_per_call(model, encoder) < INLINE_LIMIT_S
+        except Exception as error:
+            # Whatever a model does when it is loaded, the others are served.
             _logger.exception("cannot load model %s", reference)
-            return ServedModel(reference, None, None, inline=True, problem=str(error))
-        encoder = BatchEncoder(model.signature)
-        return ServedModel(reference, model, encoder, inline=_seconds_per_call(model, encoder) < INLINE_LIMIT_S)
+            known = isinstance(error, ModelError)
+            problem = str(error) if known else f"{reference} cannot be loaded: {type(error).__name__}: {error}"
+            return ServedModel(reference, None, None, inline=True, problem=problem)
+        return ServedModel(reference, model, encoder, inline)
 
     def _routes(
-        self, endpoints: Iterable[EndpointRecord], running: Iterable[ExperimentRecord]
+        self,
+        endpoints: Iterable[EndpointRecord],
+        running: Iterable[ExperimentRecord],
+        kept: Mapping[str, ServedModel],
     ) -> dict[str, EndpointRoute]:
         routes = {}
         for record in endpoints:
             name, champion = record.document.name, self._served[record.document.champion]
+            if champion.model is None:
+                champion = kept.get(name, champion)
             if champion.model is not None:
                 mine = [experiment for experiment in running if experiment.document.endpoint == name]
                 routes[name] = self._route(record.document, champion, champion.model.signature, mine)

@@ -1,22 +1,26 @@
 """Outcomes: from posted rows to observations that the ledger can fold, with a receipt for every row."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from analysis.statistics.scores import PROBABILITY_SCORES
 from router.decision_id import NO_EXPERIMENT, DecisionId, Signer
 from router.documents import BinaryMetric, Experiment, Name, ScoreMetric, split_path
-from router.errors import InvalidRequest, RequestTooLarge
+from router.errors import InvalidRequest, RequestTooLarge, StaleRoutes
 from router.ledger.records import Fold, Observation, Receipt
 from router.ledger.writer import LedgerWriter
 from router.serving.routes import Routes
 
+Checked = TypeVar("Checked")
+
 _MILLISECONDS_PER_MINUTE = 60_000
 _CLOCK_TOLERANCE_MS = 300_000
+
+LARGEST_VALUE = 1e100
+"""Values beyond it are refused: their squares would make a statistic infinite for good."""
 
 
 class PostedOutcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,6 +44,7 @@ class OutcomeRecorder:
     def __init__(
         self,
         routes: Callable[[], Routes],
+        refresh: Callable[[], Awaitable[None]],
         writer: LedgerWriter,
         signer: Signer,
         *,
@@ -47,6 +52,7 @@ class OutcomeRecorder:
         clock: Callable[[], int],
     ) -> None:
         self._routes = routes
+        self._refresh = refresh
         self._writer = writer
         self._signer = signer
         self._max_batch = max_batch
@@ -58,9 +64,10 @@ class OutcomeRecorder:
     async def record_one(self, body: bytes) -> Receipt:
         """Record one outcome; raises InvalidRequest instead of returning a rejection."""
         try:
-            observation = self._observation(self._row.decode(body))
+            row = self._row.decode(body)
         except msgspec.DecodeError as error:
             raise _invalid(error) from None
+        observation = (await self._with_fresh_routes(lambda: [self._observation(row)]))[0]
         receipt = (await self._writer.observe([observation]))[0]
         if receipt.status == "rejected":
             raise InvalidRequest(receipt.reason or "rejected")
@@ -71,10 +78,20 @@ class OutcomeRecorder:
         rows = self._decode(body)
         if len(rows) > self._max_batch:
             raise RequestTooLarge(f"{len(rows)} outcomes in one request; the limit is {self._max_batch}: send less")
-        checked = [row if isinstance(row, Receipt) else self._check(row) for row in rows]
+        checked = await self._with_fresh_routes(
+            lambda: [row if isinstance(row, Receipt) else self._check(row) for row in rows]
+        )
         sound = [row for row in checked if isinstance(row, Observation)]
         recorded = iter(await self._writer.observe(sound) if sound else [])
         return [next(recorded) if isinstance(row, Observation) else row for row in checked]
+
+    async def _with_fresh_routes(self, check: Callable[[], list[Checked]]) -> list[Checked]:
+        """Check again with newer routes if the decision's experiment was started by another process just now."""
+        try:
+            return check()
+        except StaleRoutes:
+            await self._refresh()
+            return check()
 
     def _decode(self, body: bytes) -> Sequence[PostedOutcome | Receipt]:
         try:
@@ -108,32 +125,29 @@ class OutcomeRecorder:
             metric=row.metric,
             item=row.item,
             outcome_id=row.id or "",
-            value=_finite(row.value),
+            value=_checked_value(row.value),
             experiment_id=decision.experiment_id if in_experiment else None,
             arm=decision.arm if in_experiment else None,
             minute=decision.decided_ms // _MILLISECONDS_PER_MINUTE,
-            occurred_ms=now_ms if row.at is None else _occurred(row.at, now_ms),
+            occurred_ms=now_ms if row.at is None else _occurred(row.at, decision.decided_ms, now_ms),
             folds=self._folds(decision, row) if in_experiment else (),
         )
 
     def _folds(self, decision: DecisionId, row: PostedOutcome) -> tuple[Fold, ...]:
         record = self._routes().experiments.get(decision.experiment_id)
         if record is None:
-            raise InvalidRequest(f"experiment {decision.experiment_id} of this decision is not known here")
+            raise StaleRoutes(f"experiment {decision.experiment_id} of this decision is not known here yet; try again")
         fed = [metric for metric in record.document.metrics if row.metric in metric.outcome_names()]
         if not fed:
             raise InvalidRequest(_unknown_metric(record.document, row.metric), field="metric")
         if row.value not in (0, 1) and any(_needs_zero_or_one(metric) for metric in fed):
             raise InvalidRequest(f"{row.metric!r} takes 0 or 1, not {row.value!r}", field="value")
-        return tuple(
-            Fold(metric.name, metric.score) if isinstance(metric, ScoreMetric) else Fold(row_name(metric, row), None)
+        # Metrics that share an outcome, such as two ratios over one denominator, share its statistic.
+        folds = (
+            Fold(metric.name, metric.score) if isinstance(metric, ScoreMetric) else Fold(row.metric, None)
             for metric in fed
         )
-
-
-def row_name(metric: Any, row: PostedOutcome) -> str:
-    """Return the name of the statistic that an unscored outcome feeds: a ratio metric has two."""
-    return row.metric if len(metric.outcome_names()) > 1 else str(metric.name)
+        return tuple(dict.fromkeys(folds))
 
 
 def _needs_zero_or_one(metric: Any) -> bool:
@@ -150,14 +164,20 @@ def _unknown_metric(experiment: Experiment, name: str) -> str:
     return f"experiment {experiment.name!r} has no metric fed by {name!r}; it takes: {', '.join(expected)}"
 
 
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
-        raise InvalidRequest(f"value must be a finite number, not {value!r}", field="value")
+def _checked_value(value: float) -> float:
+    """Return the value if sums of squares of such values stay finite."""
+    if not abs(value) <= LARGEST_VALUE:
+        raise InvalidRequest(f"value must lie within {LARGEST_VALUE:g} of 0, but is {value!r}", field="value")
     return float(value)
 
 
-def _occurred(at: datetime, now_ms: int) -> int:
-    occurred_ms = round(at.timestamp() * 1000)
+def _occurred(at: datetime, decided_ms: int, now_ms: int) -> int:
+    try:
+        occurred_ms = round(at.timestamp() * 1000)
+    except (OverflowError, ValueError):
+        occurred_ms = 0
+    if occurred_ms < decided_ms - _CLOCK_TOLERANCE_MS:
+        raise InvalidRequest(f"at {at.isoformat()} lies before the decision; check the sender's clock", field="at")
     if occurred_ms > now_ms + _CLOCK_TOLERANCE_MS:
         raise InvalidRequest(f"at {at.isoformat()} lies in the future; check the sender's clock", field="at")
     return occurred_ms

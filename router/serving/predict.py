@@ -3,7 +3,7 @@
 import asyncio
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -41,6 +41,7 @@ class Predictor:
     def __init__(
         self,
         routes: Callable[[], Routes],
+        refresh: Callable[[], Awaitable[None]],
         writer: LedgerWriter,
         signer: Signer,
         *,
@@ -48,6 +49,7 @@ class Predictor:
         clock: Callable[[], int],
     ) -> None:
         self._routes = routes
+        self._refresh = refresh
         self._writer = writer
         self._signer = signer
         self._max_batch = max_batch
@@ -77,7 +79,7 @@ class Predictor:
         row = self._row(route, request, rows, assignment, answer, nonce)
         stored = await self._writer.decide(row, request.id)
         if stored.id != row.id:
-            return _replay(stored, row, routes, single)
+            return await self._replay(stored, row, single)
         return _reply(row, _names(assignment), answer.predictions, single)
 
     def _decode(self, route: EndpointRoute, body: bytes) -> Any:
@@ -128,6 +130,15 @@ class Predictor:
             raise PredictionFailed("it predicted a value that is not finite")
         return values
 
+    async def _replay(self, stored: DecisionRow, row: DecisionRow, single: bool) -> bytes:
+        """Answer a retry with the decision that its key is bound to."""
+        if (stored.unit, stored.inputs, stored.context) != (row.unit, row.inputs, row.context):
+            raise Conflict(f"id belongs to decision {encode(stored.id)!r}, made for another unit, context or inputs")
+        if stored.experiment_id is not None and stored.experiment_id not in self._routes().experiments:
+            await self._refresh()
+        predictions = msgspec.json.decode(stored.predictions, type=list[float])
+        return _reply(stored, _stored_names(stored, self._routes()), predictions, single)
+
     def _row(
         self,
         route: EndpointRoute,
@@ -163,18 +174,6 @@ class Predictor:
         )
 
 
-def _replay(stored: DecisionRow, row: DecisionRow, routes: Routes, single: bool) -> bytes:
-    """Answer a retry with the decision that its key is bound to."""
-    if (stored.unit, stored.inputs, stored.context) != (row.unit, row.inputs, row.context):
-        raise Conflict(f"id belongs to decision {encode(stored.id)!r}, made for another unit, context or inputs")
-    predictions = msgspec.json.decode(stored.predictions, type=list[float])
-    names: tuple[str | None, str | None] = (None, None)
-    if stored.experiment_id is not None and stored.arm is not None:
-        document = routes.experiments[stored.experiment_id].document
-        names = (document.name, document.arms[stored.arm].name)
-    return _reply(stored, names, predictions, single)
-
-
 class _Nonces:
     """Random bytes drawn from the system a thousand decisions at a time: each call lets another thread take over."""
 
@@ -188,6 +187,13 @@ class _Nonces:
         start = self._used
         self._used += _NONCE_SIZE
         return self._bytes[start : self._used]
+
+
+def _stored_names(row: DecisionRow, routes: Routes) -> tuple[str | None, str | None]:
+    if row.experiment_id is None or row.arm is None:
+        return (None, None)
+    document = routes.experiments[row.experiment_id].document
+    return (document.name, document.arms[row.arm].name)
 
 
 def _names(assignment: Assignment | None) -> tuple[str | None, str | None]:

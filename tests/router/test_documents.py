@@ -83,6 +83,16 @@ def test_experiment_weights_follow_the_arms() -> None:
             "both 'a'",
         ),
         (
+            {
+                "metrics": [
+                    metric(name="brier", kind="score", score="brier", label="late"),
+                    metric(name="odd", kind="ratio", numerator="brier", denominator="n", role="secondary"),
+                ]
+            },
+            "metrics[1]",
+            "'brier' is computed by a score metric",
+        ),
+        (
             {"audience": [{"attribute": "origin", "op": "in", "value": "JFK"}]},
             "audience[0].value",
             "takes a list of values",
@@ -106,6 +116,7 @@ def test_check_experiment_refuses_probability_scores_of_numbers() -> None:
     ("changes", "path"),
     [
         ({"surprise": 1}, None),
+        ({"name": "newline\n"}, "name"),
         ({"arms": [{"name": "UPPER", "model": "a@1"}]}, "arms[0].name"),
         ({"arms": [{"name": "a", "model": "a"}]}, "arms[0].model"),
         ({"allocation": {"kind": "coin"}}, "allocation.kind"),

@@ -1,5 +1,5 @@
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -106,6 +106,8 @@ def forged(decision_id: str) -> str:
         ({"at": "yesterday"}, "Invalid RFC3339"),
         ({"at": "2026-01-01T00:00:00"}, "timezone"),
         ({"at": (datetime.now(UTC) + timedelta(days=1)).isoformat()}, "lies in the future"),
+        ({"at": "0001-01-01T00:00:00+23:59"}, "lies before the decision"),
+        ({"metric": "revenue", "value": 1e101}, "value must lie within 1e+100 of 0"),
         ({"surprise": 1}, "unknown field `surprise`"),
         ({"decision_id": "forged"}, "has 6 characters"),
         ({"decision_id": 7}, "decision_id: Expected `str`"),
@@ -138,6 +140,39 @@ def test_a_forged_id_is_refused_and_stores_nothing(client: Client, decision_id: 
     assert client.get(f"/v1/decisions/{decision_id}").json()["outcomes"] == []
 
 
+@pytest.mark.parametrize("body", [b'{"decision_id": "\xff"}', b"[" * 100_000, b'{"a": ' * 100_000])
+def test_what_cannot_be_read_is_a_problem(client: Client, body: bytes) -> None:
+    for path in ("/v1/outcomes", "/v1/endpoints/delay/predict", "/v1/experiments"):
+        response = client.post(path, content=body, headers={"content-type": "application/json"})
+        assert response.status_code == 400, response.text
+        assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_metrics_that_share_an_outcome_count_it_once(client: Client, settings: Settings) -> None:
+    metrics = [
+        {"name": "revenue", "kind": "numeric", "direction": "increase", "role": "primary"},
+        {
+            "name": "per-click",
+            "kind": "ratio",
+            "numerator": "revenue",
+            "denominator": "clicks",
+            "direction": "increase",
+        },
+        {"name": "per-visit", "kind": "ratio", "numerator": "visits", "denominator": "clicks", "direction": "increase"},
+    ]
+    client.post("/v1/experiments", json=experiment(metrics=metrics))
+    client.post("/v1/experiments/too-vs-sum/start", headers={"If-Match": "*"})
+    shared = decide(client)
+    post(
+        client,
+        [
+            {"decision_id": shared, "metric": "revenue", "value": 10},
+            {"decision_id": shared, "metric": "clicks", "value": 3},
+        ],
+    )
+    assert statistics(settings) == {"revenue": (1, 10.0), "clicks": (1, 3.0)}
+
+
 def test_outcomes_of_champion_traffic_are_kept(client: Client) -> None:
     champion = decide(client)
     assert post(client, {"decision_id": champion, "metric": "anything", "value": 3.5}) == {"status": "accepted"}
@@ -150,10 +185,10 @@ def test_outcomes_count_after_the_experiment_is_concluded(client: Client, decisi
 
 
 def test_an_outcome_keeps_when_it_happened(client: Client, decision_id: str) -> None:
-    at = "2026-01-02T03:04:05+01:00"
-    post(client, {"decision_id": decision_id, "metric": "late", "value": 0, "at": at})
+    at = datetime.now(timezone(timedelta(hours=1))).replace(microsecond=0)
+    post(client, {"decision_id": decision_id, "metric": "late", "value": 0, "at": at.isoformat()})
     stored = client.get(f"/v1/decisions/{decision_id}").json()["outcomes"][0]
-    assert stored["at"] == "2026-01-02T02:04:05Z"
+    assert stored["at"] == at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def test_too_many_rows_are_too_large(client: Client, decision_id: str) -> None:

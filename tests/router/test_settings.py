@@ -25,7 +25,6 @@ def test_load_environment_wins_over_file(tmp_path: Path) -> None:
         ({"TURNOUT_PORT": "many"}, "TURNOUT_PORT is wrong: Expected `int`, got `str`"),
         ({"TURNOUT_PORT": "70000"}, "TURNOUT_PORT is wrong: Expected `int` <= 65535"),
         ({"TURNOUT_DATABASE": "mysql://x"}, "TURNOUT_DATABASE is wrong"),
-        ({"TURNOUT_SECRET": "short"}, "TURNOUT_SECRET is wrong"),
         ({"TURNOUT_PROT": "8400"}, "the environment sets 'prot', which is no setting; settings: database"),
     ],
 )
@@ -51,6 +50,22 @@ def test_load_names_a_wrong_file_entry(text: str, message: str, tmp_path: Path) 
 def test_secrets_are_split_at_commas() -> None:
     settings = Settings(secret="a-new-secret-of-length, an-old-secret-of-length")
     assert settings.secrets() == ["a-new-secret-of-length", "an-old-secret-of-length"]
+
+
+@pytest.mark.parametrize("secret", ["short", "x,a-secret-of-enough-length", ",,,,,,,,,,,,,,,,,,,,"])
+def test_secrets_need_their_length_each(secret: str) -> None:
+    with pytest.raises(CannotStart, match="a signing secret of TURNOUT_SECRET has"):
+        Settings(secret=secret).secrets()
+
+
+def test_secrets_refuse_an_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "ledger.secret").touch()
+    with pytest.raises(CannotStart, match=r"ledger\.secret has 0 characters"):
+        Settings(database=f"sqlite:///{tmp_path}/ledger.db").secrets()
+
+
+def test_router_url_brackets_ipv6() -> None:
+    assert Settings(host="::1").router_url == "http://[::1]:8400"
 
 
 def test_secrets_are_made_once_and_kept_private(tmp_path: Path) -> None:

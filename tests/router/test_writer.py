@@ -1,8 +1,9 @@
 import asyncio
+import time
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Engine, select, text
+from sqlalchemy import Engine, event, select, text
 
 from router.errors import LedgerUnavailable, Overloaded
 from router.ledger import schema
@@ -94,7 +95,7 @@ def test_a_full_queue_refuses(engine: Engine) -> None:
         waiting = [asyncio.ensure_future(writer.decide(decision(), None)) for _ in range(2)]
         await asyncio.sleep(0)
         assert writer.depth() == 2
-        with pytest.raises(Overloaded, match="2 writes wait"):
+        with pytest.raises(Overloaded, match="2 rows wait"):
             await writer.decide(decision(), None)
         writer.start()
         await asyncio.gather(*waiting)
@@ -102,6 +103,22 @@ def test_a_full_queue_refuses(engine: Engine) -> None:
     asyncio.run(fill())
     writer.stop()
     assert rows_in(engine, schema.decisions) == 2
+
+
+def test_a_locked_database_refuses_everybody_at_once(engine: Engine, writer: LedgerWriter) -> None:
+    event.listen(engine, "connect", lambda connection, _: connection.execute("pragma busy_timeout = 300"))
+    engine.dispose()
+
+    async def many() -> list[DecisionRow | BaseException]:
+        return list(await asyncio.gather(*(writer.decide(decision(), None) for _ in range(8)), return_exceptions=True))
+
+    with engine.begin():
+        start = time.monotonic()
+        results = asyncio.run(many())
+        waited = time.monotonic() - start
+    assert all(isinstance(result, LedgerUnavailable) for result in results)
+    # One wait for the lock, or two if the loop handed the jobs over in two turns; not one for each job.
+    assert waited < 8 * 0.3
 
 
 def test_stop_commits_what_is_queued(engine: Engine) -> None:

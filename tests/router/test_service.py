@@ -1,0 +1,126 @@
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy import text
+
+import router.service
+from models.reference import ModelReference
+from models.registry import Registry
+from models.signature import Feature, Signature
+from router.documents import Endpoint, Experiment
+from router.errors import InvalidDocument
+from router.ledger.database import open_database
+from router.service import Service
+from router.serving.outcomes import OutcomeRecorder
+from router.settings import Settings
+from tests.router.documents import INPUTS, experiment
+from tests.router.small_models import FEATURES, SumModel, add_model, load_small
+
+BODY = msgspec.json.encode({"unit": "u", "inputs": INPUTS, "id": "order-1"})
+
+
+def endpoint(champion: str) -> Endpoint:
+    return Endpoint(name="delay", champion=champion)
+
+
+def load_or_break(registry: Registry, reference: ModelReference) -> SumModel:
+    if reference.name == "sum-broken":
+        raise RuntimeError("this library is odd")
+    return load_small(registry, reference)
+
+
+async def predict(service: Service) -> dict[str, Any]:
+    reply: dict[str, Any] = msgspec.json.decode(await service.predictor.predict("delay", BODY))
+    return reply
+
+
+async def label(recorder: OutcomeRecorder, decision_id: str) -> str:
+    row = {"decision_id": decision_id, "metric": "late", "value": 1}
+    return (await recorder.record_one(msgspec.json.encode(row))).status
+
+
+def test_polling_outlives_a_database_that_fails(
+    settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(router.service, "REFRESH_S", 0.02)
+    assert registry.names()
+
+    async def go() -> None:
+        service = Service(settings, load_model=load_small)
+        await service.start()
+        other = open_database(settings.database)
+        with other.begin() as connection:
+            connection.execute(text("alter table control_version rename to away"))
+        await asyncio.sleep(0.1)
+        with other.begin() as connection:
+            connection.execute(text("alter table away rename to control_version"))
+        await asyncio.to_thread(service.control.create_endpoint, endpoint("sum@1"))
+        for _ in range(100):
+            if service.routes().endpoints:
+                break
+            await asyncio.sleep(0.02)
+        assert (await predict(service))["model"] == "sum@1"
+        await service.stop()
+        other.dispose()
+
+    asyncio.run(go())
+
+
+def test_a_champion_that_breaks_at_loading_leaves_the_old_one_serving(settings: Settings, registry: Registry) -> None:
+    add_model(registry, "sum-broken")
+
+    async def go() -> None:
+        service = Service(settings, load_model=load_or_break)
+        await service.start()
+        await asyncio.to_thread(service.control.create_endpoint, endpoint("sum@1"))
+        await service.refresh()
+        await asyncio.to_thread(service.control.replace_endpoint, endpoint("sum-broken@1"), "1")
+        await service.refresh()
+        assert (await predict(service))["model"] == "sum@1"
+        assert "RuntimeError: this library is odd" in service.routes().problems["sum-broken@1"]
+        await service.stop()
+
+    asyncio.run(go())
+
+
+def test_a_champion_whose_files_are_gone_can_be_replaced(settings: Settings, registry: Registry) -> None:
+    service = Service(settings, load_model=load_small)
+    service.control.create_endpoint(endpoint("sum@1"))
+    (registry.root / "sum" / "1" / "manifest.json").unlink()
+    assert service.control.replace_endpoint(endpoint("sum-too@1"), "1").revision == 2
+
+
+def test_a_champion_must_not_take_what_the_arms_do_not(settings: Settings, registry: Registry) -> None:
+    service = Service(settings, load_model=load_small)
+    service.control.create_endpoint(endpoint("sum@1"))
+    service.control.create_experiment(msgspec.convert(experiment(), Experiment))
+    service.control.start("too-vs-sum", "*")
+    wider = Signature(tuple(Feature(each.name, each.kind, nullable=True) for each in FEATURES), "probability")
+    reference = add_model(registry, "sum-wider", wider)
+    with pytest.raises(InvalidDocument, match="arm 'control' of experiment 'too-vs-sum' does not: feature"):
+        service.control.replace_endpoint(endpoint(reference), "1")
+
+
+def test_a_process_that_has_not_read_an_experiment_yet_counts_its_outcomes_and_retries(
+    settings: Settings, registry: Registry
+) -> None:
+    assert registry.names()
+
+    async def go() -> None:
+        one, other = (Service(settings, load_model=load_small) for _ in range(2))
+        await asyncio.to_thread(one.control.create_endpoint, endpoint("sum@1"))
+        await one.start()
+        await other.start()
+        await asyncio.to_thread(one.control.create_experiment, msgspec.convert(experiment(), Experiment))
+        await asyncio.to_thread(one.control.start, "too-vs-sum", "*")
+        await one.refresh()
+        decided = await predict(one)
+        assert decided["experiment"] == "too-vs-sum"
+        assert await predict(other) == decided
+        assert await label(other.outcomes, decided["decision_id"]) == "accepted"
+        await one.stop()
+        await other.stop()
+
+    asyncio.run(go())
