@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import httpx
+from rich import box
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -122,7 +123,8 @@ def median(loads: Sequence[Load]) -> Load:
 
 def print_comparison(found: Mapping[str, Mapping[int, Sequence[Load]]], subject: str) -> None:
     """Print one row per server and number of connections, with the subject's throughput as a ratio to it."""
-    table = Table("server", "connections", "requests/s", "lowest to highest", "p50 ms", "p99 ms", f"{subject} is")
+    columns = ("server", "conns", "requests/s", "lowest-highest", "p50 ms", "p99 ms", f"{subject} is")
+    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
     for name, by_connections in found.items():
         for connections, loads in by_connections.items():
             middle, rates = median(loads), [each.requests_per_second for each in loads]
@@ -131,7 +133,7 @@ def print_comparison(found: Mapping[str, Mapping[int, Sequence[Load]]], subject:
                 name,
                 str(connections),
                 f"{middle.requests_per_second:,.0f}",
-                f"{min(rates):,.0f} to {max(rates):,.0f}",
+                f"{min(rates):,.0f}-{max(rates):,.0f}",
                 f"{middle.p50_ms:.2f}",
                 f"{middle.p99_ms:.2f}",
                 "" if name == subject else f"{ratio:.2f} x",

@@ -23,7 +23,7 @@ from models.registry import Registry
 from models.runtime import load
 from models.signature import BatchEncoder, input_struct
 
-TURNOUT = "turnout, every decision durable"
+TURNOUT = "turnout"
 _PORTS = {"turnout": 8471, "echo": 8472, "fastapi": 8473}
 
 
@@ -81,7 +81,7 @@ def _turnout(folder: Path, references: list[ModelReference]) -> Server:
 def _baseline(name: str, module: str) -> Server:
     url = f"http://127.0.0.1:{_PORTS[name]}"
     command = [sys.executable, "-m", "uvicorn", f"bench.servers.{module}:app", "--port", str(_PORTS[name])]
-    return Server(module, [*command, "--no-access-log", "--log-level", "warning"], f"{url}/predict", f"{url}/ready")
+    return Server(name, [*command, "--no-access-log", "--log-level", "warning"], f"{url}/predict", f"{url}/ready")
 
 
 def _inference(registry: Registry, reference: ModelReference) -> dict[str, float]:
