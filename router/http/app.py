@@ -9,7 +9,7 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import SwaggerRenderPlugin
 
 from router.http.control_plane import CONTROL_PLANE
-from router.http.data_plane import DATA_PLANE
+from router.http.data_plane import data_plane
 from router.http.health import live, ready
 from router.http.problems import HANDLERS
 from router.service import Service
@@ -38,7 +38,7 @@ def application(service: Service, *, max_body_bytes: int) -> Litestar:
             await service.stop()
 
     return Litestar(
-        [*DATA_PLANE, *CONTROL_PLANE, live, ready],
+        [*data_plane(service), *CONTROL_PLANE, live, ready],
         dependencies={"service": Provide(lambda: service, sync_to_thread=False)},
         exception_handlers=HANDLERS,
         lifespan=[lifespan],

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from litestar import MediaType, Request, Response, get, post
 from litestar.datastructures import State
-from litestar.di import NamedDependency
+from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 from litestar.status_codes import HTTP_200_OK
 
@@ -35,47 +35,45 @@ class ReceiptsView(msgspec.Struct, frozen=True):
     receipts: list[ReceiptView]
 
 
-@post(
-    "/v1/endpoints/{endpoint:str}/predict",
-    status_code=HTTP_200_OK,
-    operation_class=PredictOperation,
-    tags=["predict"],
-    summary="Predict, and record which model version did and with which probability it was chosen",
-)
-async def predict(
-    endpoint: FromPath[str], request: Request[Any, Any, State], service: NamedDependency[Service]
-) -> Response[bytes]:
-    """Route one request to an arm and answer once the decision is durable."""
-    body = await request.body()
-    return Response(await service.predictor.predict(endpoint, body), media_type=MediaType.JSON)
+def data_plane(service: Service) -> list[HTTPRouteHandler]:
+    """Return the handlers over a service, which they hold directly, so that nothing is injected per request."""
 
+    @post(
+        "/v1/endpoints/{endpoint:str}/predict",
+        status_code=HTTP_200_OK,
+        operation_class=PredictOperation,
+        tags=["predict"],
+        summary="Predict, and record which model version did and with which probability it was chosen",
+    )
+    async def predict(endpoint: FromPath[str], request: Request[Any, Any, State]) -> Response[bytes]:
+        """Route one request to an arm and answer once the decision is durable."""
+        reply = await service.predictor.predict(endpoint, await request.body())
+        return Response(reply, media_type=MediaType.JSON)
 
-@post(
-    "/v1/outcomes",
-    status_code=HTTP_200_OK,
-    operation_class=OutcomesOperation,
-    tags=["outcomes"],
-    summary="Post what came of decisions: one outcome or a list",
-)
-async def post_outcomes(request: Request[Any, Any, State], service: NamedDependency[Service]) -> Response[bytes]:
-    """Record outcomes and answer, once they are durable, what became of each."""
-    body = await request.body()
-    if body.lstrip(_WHITESPACE).startswith(b"["):
-        content = _encode(_receipts(await service.outcomes.record_many(body)))
-    else:
-        content = _encode(ReceiptView(*await service.outcomes.record_one(body)))
-    return Response(content, media_type=MediaType.JSON)
+    @post(
+        "/v1/outcomes",
+        status_code=HTTP_200_OK,
+        operation_class=OutcomesOperation,
+        tags=["outcomes"],
+        summary="Post what came of decisions: one outcome or a list",
+    )
+    async def post_outcomes(request: Request[Any, Any, State]) -> Response[bytes]:
+        """Record outcomes and answer, once they are durable, what became of each."""
+        body = await request.body()
+        if body.lstrip(_WHITESPACE).startswith(b"["):
+            content = _encode(_receipts(await service.outcomes.record_many(body)))
+        else:
+            content = _encode(ReceiptView(*await service.outcomes.record_one(body)))
+        return Response(content, media_type=MediaType.JSON)
 
+    @get("/v1/decisions/{decision_id:str}", tags=["decisions"])
+    async def read_decision(decision_id: FromPath[str]) -> DecisionView:
+        """Return what was decided and what came of it."""
+        raw, _ = service.signer.parse(decision_id)
+        stored = await asyncio.to_thread(service.decisions.read, raw)
+        return decision_view(stored, await asyncio.to_thread(service.decisions.outcomes, raw))
 
-@get("/v1/decisions/{decision_id:str}", tags=["decisions"])
-async def read_decision(decision_id: FromPath[str], service: NamedDependency[Service]) -> DecisionView:
-    """Return what was decided and what came of it."""
-    raw, _ = service.signer.parse(decision_id)
-    stored = await asyncio.to_thread(service.decisions.read, raw)
-    return decision_view(stored, await asyncio.to_thread(service.decisions.outcomes, raw))
-
-
-DATA_PLANE = [predict, post_outcomes, read_decision]
+    return [predict, post_outcomes, read_decision]
 
 
 def _receipts(receipts: list[Receipt]) -> ReceiptsView:
