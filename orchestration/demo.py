@@ -47,8 +47,6 @@ console = Console(highlight=False)
 @click.option("--flights", type=click.IntRange(1), help="Replay only so many of the month's flights.")
 def demo(once: bool, flights: int | None) -> None:
     """Run the whole loop on real flights: data, models, live traffic, outcomes, result."""
-    # Ending this process ends router and Dagster with it, however it is asked to.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     settings = load()
     definitions = build(settings)
     try:
@@ -58,9 +56,15 @@ def demo(once: bool, flights: int | None) -> None:
                 _show_result(settings, definitions, instance, flights)
                 _print_next(settings, once=once)
                 if not once:
-                    threading.Event().wait()
+                    _wait_for_the_end()
     except OrchestrationError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _wait_for_the_end() -> None:
+    """Wait for Ctrl-C or SIGTERM, which Dagster's runs have set back to its default, and end the children with us."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    threading.Event().wait()
 
 
 def _show_result(

@@ -168,7 +168,7 @@ def test_result_shows_summary_verdict_and_chart(definitions: dg.Definitions, ins
     assert event is not None
     assert event.asset_materialization is not None
     metadata = event.asset_materialization.metadata
-    assert "| brier | control | a@1 | 40 |" in str(metadata["summary"].value)
+    assert "| brier | control | 40 | 0.25 |" in str(metadata["summary"].value)
     assert str(metadata["chart"].value).startswith("![Result of race](data:image/png;base64,iVBOR")
     assert str(metadata["verdict"].value).partition(" ")[0] in {"advance", "rollback", "insufficient"}
 
