@@ -12,7 +12,7 @@ import click
 import httpx
 
 _POLL_S = 0.1
-_GRACE_S = 15.0
+_GRACE_S = 5.0
 _LINES_SHOWN = 15
 
 
