@@ -6,7 +6,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -147,8 +147,10 @@ class Registry:
     def _sweep(self) -> None:
         """Remove what killed publishers left behind long enough ago that none can still be at work."""
         for staging in self.root.glob(f"{STAGING}*"):
-            if time.time() - staging.stat().st_mtime > ABANDONED_S:
-                shutil.rmtree(staging, ignore_errors=True)
+            # Another publisher may rename or remove its folder at any moment.
+            with suppress(FileNotFoundError):
+                if time.time() - staging.stat().st_mtime > ABANDONED_S:
+                    shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextmanager

@@ -229,3 +229,10 @@ def test_publisher_killed_at_any_step_leaves_only_whole_versions(registry: Regis
     assert exit_codes[:-1] == [-signal.SIGKILL] * (len(exit_codes) - 1)
     assert len(exit_codes) > 8
     assert registry.publish(draft(), FILES).version == len(registry.references())
+
+
+def test_publisher_ignores_a_staging_folder_that_vanishes_while_it_looks(registry: Registry) -> None:
+    registry.publish(draft(), FILES)
+    # A dangling link is listed but cannot be looked at, as a folder that another publisher has just renamed.
+    (registry.root / ".staging-vanished").symlink_to(registry.root / "renamed")
+    assert registry.publish(draft(), FILES).version == 2
