@@ -9,14 +9,15 @@ from models.errors import ModelError
 from models.reference import ModelReference
 from models.registry import Registry
 from models.signature import Signature
-from router.assignment.epochs import Epoch, fresh, quantise, reweight
+from router.assignment.epochs import Epoch, fresh, quantise, reweight, with_holdout
+from router.assignment.hashing import BUCKETS
 from router.documents import Endpoint, Experiment, check_experiment
 from router.errors import Conflict, InvalidDocument, RevisionMismatch, RevisionRequired
 from router.ledger.control import Change, ControlTables, EndpointRecord, EpochRecord, ExperimentRecord, State
 
 ANY_REVISION = "*"
 
-_CHANGEABLE_WHILE_RUNNING = {"allocation", "traffic"}
+_CHANGEABLE_WHILE_RUNNING = {"allocation", "holdout", "traffic"}
 
 
 class Control:
@@ -89,7 +90,7 @@ class Control:
         return self._tables.experiment(document.name)
 
     def replace_experiment(self, document: Experiment, if_match: str | None) -> ExperimentRecord:
-        """Replace a draft's document, or the weights and traffic of a started experiment.
+        """Replace a draft's document, or the weights, holdout and traffic of a started experiment.
 
         New weights are a new epoch, which moves the fewest possible units.
         """
@@ -110,7 +111,7 @@ class Control:
         record, change = self._begin(name, if_match)
         _require_state(record, "start", "draft")
         self._check(record.document)
-        epoch = Epoch(1, fresh(quantise(record.document.weights())))
+        epoch = Epoch(1, fresh(with_holdout(quantise(record.document.shares()))), _traffic(record.document))
         started = msgspec.structs.replace(
             change, state="running", started_ms=self._clock(), epoch=epoch, reason="start"
         )
@@ -185,13 +186,19 @@ def _refuse_changes(record: ExperimentRecord, document: Experiment) -> None:
             name = record.document.name
             raise Conflict(
                 f"experiment {name!r} is {record.state}: {field!r} can no longer change, only "
-                f"{' and '.join(sorted(_CHANGEABLE_WHILE_RUNNING))}; create a new experiment"
+                f"{', '.join(sorted(_CHANGEABLE_WHILE_RUNNING))}; create a new experiment"
             )
 
 
+def _traffic(document: Experiment) -> int:
+    return round(document.traffic * BUCKETS)
+
+
 def _reweighted(epoch: Epoch, change: Change) -> Change:
-    counts = quantise(change.document.weights())
-    table = reweight(epoch.table, counts)
-    if table == epoch.table:
+    """Return the change with the epoch that its weights, holdout and traffic need, if they differ from this one's."""
+    table = reweight(epoch.table, with_holdout(quantise(change.document.shares())))
+    following = Epoch(epoch.number + 1, table, _traffic(change.document))
+    if (following.table, following.traffic) == (epoch.table, epoch.traffic):
         return change
-    return msgspec.structs.replace(change, epoch=Epoch(epoch.number + 1, table), reason="new weights")
+    reason = "new traffic" if table == epoch.table else "new weights"
+    return msgspec.structs.replace(change, epoch=following, reason=reason)

@@ -12,6 +12,8 @@ from router.errors import InvalidDecisionId
 SIZE = 33
 TEXT_SIZE = 44
 NO_EXPERIMENT = 0
+FORCED = 0
+"""The epoch of decisions whose arm the client named: it was not drawn, so it counts nowhere."""
 
 _VERSION = 1
 _MAC_SIZE = 8
@@ -33,6 +35,11 @@ class DecisionId(NamedTuple):
     arm: int
     slots: int
     nonce: bytes
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether an experiment drew the arm, so that the decision and its outcomes count."""
+        return self.experiment_id != NO_EXPERIMENT and self.epoch != FORCED
 
     @property
     def propensity(self) -> float:

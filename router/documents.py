@@ -12,6 +12,8 @@ from router.assignment.audience import Condition, explain
 from router.errors import InvalidDocument
 
 MAXIMUM_ARMS = 100
+HOLDOUT_NAME = "holdout"
+"""What replies and reports call the units that no arm gets."""
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$(?!\n)")]
 Reference = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*@[1-9][0-9]*$(?!\n)")]
@@ -54,7 +56,17 @@ class Metric(Document, frozen=True, kw_only=True, tag_field="kind"):
     direction: Direction
     role: Role = "secondary"
     window_s: Seconds = 86_400
+    late: Literal["count", "ignore"] | None = None
+    """What becomes of an outcome that happened after the window; unless said, a metric with a default ignores it, since
+    the decision has counted with its default by then, and any other counts it."""
     margin: Annotated[float, msgspec.Meta(ge=0.0)] | None = None
+
+    @property
+    def ignores_late(self) -> bool:
+        """Whether outcomes that happened after the window count for nothing."""
+        if self.late is None:
+            return getattr(self, "default", None) is not None
+        return self.late == "ignore"
 
     def outcome_names(self) -> tuple[str, ...]:
         """Return the names under which clients post the outcomes that feed this metric."""
@@ -107,12 +119,17 @@ class Experiment(Document, frozen=True, kw_only=True):
     allocation: Split
     metrics: list[AnyMetric]
     randomise: Literal["unit", "request"] = "unit"
+    sticky: bool = False
+    """Whether a unit keeps its first arm however the weights change; that assignment is stored."""
     traffic: Fraction = 1.0
+    holdout: Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)] = 0.0
+    """The share of the experiment's units that no arm gets: the champion serves them, and they are logged."""
     audience: list[Condition] = []
 
-    def weights(self) -> tuple[float, ...]:
-        """Return the arms' weights in the order of the arms."""
-        return tuple(self.allocation.weights[arm.name] for arm in self.arms)
+    def shares(self) -> tuple[float, ...]:
+        """Return the arms' shares in the order of the arms, then the holdout's; they sum to 1."""
+        weights = self.allocation.weights
+        return (*((1.0 - self.holdout) * weights[arm.name] for arm in self.arms), self.holdout)
 
     def model(self, arm: str) -> str:
         """Return the model version of an arm."""
@@ -133,6 +150,8 @@ def _contradictions(experiment: Experiment, output: str) -> Iterator[tuple[str, 
     yield from _arm_contradictions(experiment.arms)
     yield from _weight_contradictions(experiment)
     yield from _metric_contradictions(experiment.metrics, output)
+    if experiment.sticky and experiment.randomise == "request":
+        yield "sticky", "a sticky unit is drawn by its hash, once; set randomise to 'unit' or sticky to false"
     for index, condition in enumerate(experiment.audience):
         if reason := explain(condition):
             yield f"audience[{index}].value", reason
@@ -141,6 +160,8 @@ def _contradictions(experiment: Experiment, output: str) -> Iterator[tuple[str, 
 def _arm_contradictions(arms: Sequence[Arm]) -> Iterator[tuple[str, str]]:
     if not 2 <= len(arms) <= MAXIMUM_ARMS:
         yield "arms", f"an experiment has 2 to {MAXIMUM_ARMS} arms; this one has {len(arms)}"
+    if HOLDOUT_NAME in [arm.name for arm in arms]:
+        yield "arms", f"{HOLDOUT_NAME!r} is the name of the units that no arm gets; choose another"
     if repeated := _repeated([arm.name for arm in arms]):
         yield "arms", f"arm name {repeated!r} stands twice; give every arm its own name"
 

@@ -17,12 +17,15 @@ from router.errors import CannotStart
 _PREFIX = "TURNOUT_"
 _SHORTEST_SECRET = 16
 _CONFIG_FILE = Path("turnout.toml")
+_SQLITE = "sqlite:///"
+_DEFAULT_DATABASE = f"{_SQLITE}var/turnout.db"
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything that can be configured. A variable `TURNOUT_X` wins over `x` in turnout.toml."""
 
-    database: Annotated[str, msgspec.Meta(pattern="^sqlite:///.+")] = "sqlite:///var/turnout.db"
+    database: Annotated[str, msgspec.Meta(pattern=r"^(sqlite:///|postgresql(\+psycopg)?://).+")] = _DEFAULT_DATABASE
+    """`sqlite:///PATH`, or `postgresql://USER:PASSWORD@HOST:PORT/NAME` for several machines."""
     registry: Path = Path("var/registry")
     lake: Path = Path("var/lake")
     secret: str | None = None
@@ -35,6 +38,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     max_body_bytes: Annotated[int, msgspec.Meta(ge=1024)] = 1_048_576
     max_batch: Annotated[int, msgspec.Meta(ge=1)] = 1000
     queue_size: Annotated[int, msgspec.Meta(ge=1)] = 10_000
+    spool: Path = Path("var/spool")
+    """Where decisions and outcomes are kept while the database is away; its own folder on every machine."""
+    spool_max_bytes: Annotated[int, msgspec.Meta(ge=1_048_576)] = 1_073_741_824
+    """How large a process's spool may grow; beyond it requests are refused."""
+    ledger_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 2.0
+    """How long a commit may take before the database counts as away."""
+    api_key: str | None = None
+    """What commands, the demo and Dagster show the router, once it has keys."""
 
     @property
     def router_url(self) -> str:
@@ -42,15 +53,19 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         host = f"[{self.host}]" if ":" in self.host else self.host
         return self.url or f"http://{host}:{self.port}"
 
-    @property
-    def database_path(self) -> Path:
-        """The SQLite file."""
-        return Path(self.database.removeprefix("sqlite:///"))
-
     def secrets(self) -> list[str]:
-        """Return the signing secrets, newest first, making and keeping one when none is configured."""
+        """Return the signing secrets, newest first, making and keeping one when none is configured.
+
+        Raises:
+            CannotStart: A secret is too short or cannot be kept, or a shared ledger is used without one.
+        """
         if self.secret is None:
-            path = self.database_path.with_suffix(".secret")
+            if not self.database.startswith(_SQLITE):
+                raise CannotStart(
+                    "routers that share a ledger need the same signing secret: set TURNOUT_SECRET on all of them, such "
+                    "as to the output of: openssl rand -base64 32"
+                )
+            path = Path(self.database.removeprefix(_SQLITE)).with_suffix(".secret")
             return [_checked_secret(_kept_secret(path), str(path))]
         return [_checked_secret(part.strip(), "TURNOUT_SECRET") for part in self.secret.split(",")]
 

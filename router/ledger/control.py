@@ -94,7 +94,7 @@ class ControlTables:
         }
         with transaction(self._writing) as connection:
             _insert_named(connection, schema.endpoints, values, f"endpoint {document.name!r}")
-            _rise(connection)
+            _rise(connection, now_ms)
 
     def replace_endpoint(self, document: Endpoint, revision: int, now_ms: int) -> None:
         """Replace an endpoint's document if it is still at `revision`, or raise RevisionMismatch."""
@@ -108,7 +108,7 @@ class ControlTables:
             if connection.execute(statement).rowcount == 0:
                 current = connection.scalar(select(table.c.revision).where(table.c.name == document.name))
                 raise RevisionMismatch(f"endpoint {document.name!r}", current or 0, revision)
-            _rise(connection)
+            _rise(connection, now_ms)
 
     def experiments(self) -> list[ExperimentRecord]:
         """Return every experiment, oldest first: the order in which they may take a unit."""
@@ -118,7 +118,7 @@ class ControlTables:
         )
         last = newest.subquery()
         query = (
-            select(table, epochs.c.epoch, epochs.c.runs)
+            select(table, epochs.c.epoch, epochs.c.runs, epochs.c.traffic)
             .outerjoin(last, last.c.experiment_id == table.c.id)
             .outerjoin(epochs, (epochs.c.experiment_id == table.c.id) & (epochs.c.epoch == last.c.epoch))
             .order_by(table.c.id)
@@ -147,7 +147,7 @@ class ControlTables:
         with transaction(self._writing) as connection:
             key = _insert_named(connection, schema.experiments, values, f"experiment {document.name!r}")
             _write_arms(connection, key, document)
-            _rise(connection)
+            _rise(connection, now_ms)
 
     def change_experiment(self, record: ExperimentRecord, change: Change, now_ms: int) -> None:
         """Store a change based on `record`, or raise RevisionMismatch; its epoch appears in the same transaction."""
@@ -170,17 +170,17 @@ class ControlTables:
             _write_arms(connection, record.id, change.document)
             if change.epoch is not None:
                 _publish(connection, record.id, change.epoch, change.reason, now_ms)
-            _rise(connection)
+            _rise(connection, now_ms)
 
     def epochs(self, experiment_id: int) -> list[EpochRecord]:
         """Return an experiment's epochs, oldest first."""
         table = schema.epochs
-        columns = (table.c.epoch, table.c.runs, table.c.reason, table.c.published_ms)
+        columns = (table.c.epoch, table.c.runs, table.c.traffic, table.c.reason, table.c.published_ms)
         query = select(*columns).where(table.c.experiment_id == experiment_id).order_by(table.c.epoch)
         with transaction(self._reading) as connection:
             return [
-                EpochRecord(Epoch(number, load_runs(runs)), reason, published_ms)
-                for number, runs, reason, published_ms in connection.execute(query)
+                EpochRecord(Epoch(number, load_runs(runs), traffic), reason, published_ms)
+                for number, runs, traffic, reason, published_ms in connection.execute(query)
             ]
 
 
@@ -209,15 +209,16 @@ def _publish(connection: Connection, experiment_id: int, epoch: Epoch, reason: s
             experiment_id=experiment_id,
             epoch=epoch.number,
             runs=dump_runs(epoch.table),
+            traffic=epoch.traffic,
             reason=reason,
             published_ms=now_ms,
         )
     )
 
 
-def _rise(connection: Connection) -> None:
+def _rise(connection: Connection, now_ms: int) -> None:
     table = schema.control_version
-    connection.execute(update(table).values(version=table.c.version + 1))
+    connection.execute(update(table).values(version=table.c.version + 1, changed_ms=now_ms))
 
 
 def _dump(document: Endpoint | Experiment) -> str:
@@ -238,5 +239,5 @@ def _experiment(row: RowMapping) -> ExperimentRecord:
         created_ms=row["created_ms"],
         started_ms=row["started_ms"],
         ended_ms=row["ended_ms"],
-        epoch=None if row["epoch"] is None else Epoch(row["epoch"], load_runs(row["runs"])),
+        epoch=None if row["epoch"] is None else Epoch(row["epoch"], load_runs(row["runs"]), row["traffic"]),
     )

@@ -5,39 +5,69 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from router.errors import CannotStart, LedgerUnavailable
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration; known without importing Alembic, so that a start needs it only when there is work."""
 
 READ_ONLY = "read_only"
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
+_POSTGRESQL_SESSION = {
+    # A commit that was acknowledged is on disk, whatever the server's default.
+    "synchronous_commit": "on",
+    # A router that vanishes in mid-transaction must not keep its locks until TCP gives up on it.
+    "idle_in_transaction_session_timeout": "10s",
+    "lock_timeout": "10s",
+    "timezone": "UTC",
+}
+_POSTGRESQL_CONNECTION = {
+    "application_name": "turnout",
+    "connect_timeout": 3,
+    "tcp_user_timeout": 5000,
+    "keepalives_idle": 2,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+    "options": " ".join(f"-c {name}={value}" for name, value in _POSTGRESQL_SESSION.items()),
+}
+
 
 def open_database(url: str) -> Engine:
-    """Return an engine on the SQLite file of `url`, whose every commit survives power loss.
+    """Return an engine on the ledger at `url`, whose every commit survives power loss.
+
+    `url` is `sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST:PORT/NAME`.
 
     Raises:
-        CannotStart: The folder cannot be written or the file is no SQLite database.
+        CannotStart: The database does not answer, the folder cannot be written or the file is no SQLite database.
     """
-    path = Path(make_url(url).database or "")
+    parsed = make_url(url)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(url)
-        event.listen(engine, "connect", _configure)
-        event.listen(engine, "begin", _begin)
+        engine = _postgresql(parsed) if parsed.get_backend_name() == "postgresql" else _sqlite(parsed)
         with for_reading(engine).connect() as connection:
-            connection.execute(text("select count(*) from sqlite_master"))
-    except (OSError, DatabaseError) as error:
-        reason = error.orig if isinstance(error, DatabaseError) else error
-        raise CannotStart(f"cannot open the ledger {path}: {reason}; set TURNOUT_DATABASE or mend the file") from error
+            connection.execute(text("select 1"))
+    except (OSError, DBAPIError) as error:
+        reason = str(error.orig if isinstance(error, DBAPIError) else error).strip()
+        raise CannotStart(
+            f"cannot open the ledger {shown(parsed)}: {reason}; set TURNOUT_DATABASE or mend the database"
+        ) from error
     return engine
+
+
+def shown(url: str | URL) -> str:
+    """Return a database address as people may see it, without its password."""
+    return make_url(url).render_as_string(hide_password=True)
+
+
+def is_postgresql(bind: Engine | Connection) -> bool:
+    """Return whether the ledger is in PostgreSQL."""
+    return bind.dialect.name == "postgresql"
 
 
 def for_reading(engine: Engine) -> Engine:
@@ -51,8 +81,23 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     try:
         with engine.begin() as connection:
             yield connection
-    except OperationalError as error:
-        raise LedgerUnavailable(f"the ledger does not answer ({error.orig}); try again in a moment") from error
+    except SQLAlchemyError as error:
+        if not is_away(error):
+            raise
+        raise LedgerUnavailable(f"the ledger does not answer ({reason_of(error)}); try again in a moment") from error
+
+
+def is_away(error: Exception) -> bool:
+    """Return whether an error says that the database could not be reached, locked or written, whatever was asked."""
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    return isinstance(error, OperationalError | InterfaceError | PoolTimeout)
+
+
+def reason_of(error: Exception) -> str:
+    """Return what the driver said, in one line."""
+    said = error.orig if isinstance(error, DBAPIError) else error
+    return " ".join(str(said).split())
 
 
 def upgrade(engine: Engine) -> None:
@@ -72,12 +117,15 @@ def upgrade(engine: Engine) -> None:
     config.set_main_option("script_location", str(_MIGRATIONS))
     try:
         with engine.begin() as connection:
+            if is_postgresql(connection):
+                # Replicas that start together upgrade one after the other.
+                connection.execute(text("select pg_advisory_xact_lock(hashtext('turnout upgrade'))"))
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
     except CommandError as error:
         raise CannotStart(f"the ledger is at revision {current}, newer than this router knows ({HEAD})") from error
     except OperationalError as error:
-        raise CannotStart(f"cannot write the ledger {engine.url.database}: {error.orig}") from error
+        raise CannotStart(f"cannot write the ledger {shown(engine.url)}: {reason_of(error)}") from error
 
 
 def revision(engine: Engine) -> str | None:
@@ -85,11 +133,34 @@ def revision(engine: Engine) -> str | None:
     with for_reading(engine).connect() as connection:
         try:
             return connection.execute(text("select version_num from alembic_version")).scalar()
-        except OperationalError:
+        except (OperationalError, ProgrammingError):
             return None
 
 
-def _configure(dbapi_connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+def _sqlite(url: URL) -> Engine:
+    Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url)
+    event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _postgresql(url: URL) -> Engine:
+    try:
+        import psycopg  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise CannotStart("a ledger in PostgreSQL needs pip install 'turnout[postgresql]'") from error
+    # The ping finds connections that a restart of the server has cut, before a statement does.
+    return create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        connect_args=_POSTGRESQL_CONNECTION,
+        pool_pre_ping=True,
+        pool_timeout=5,
+        pool_size=8,
+    )
+
+
+def _configure_sqlite(dbapi_connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
     # Transactions begin where SQLAlchemy says, not where the driver guesses.
     if isinstance(dbapi_connection, sqlite3.Connection):
         dbapi_connection.isolation_level = None

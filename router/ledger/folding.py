@@ -1,72 +1,190 @@
-"""Exactly-once folding: outcomes that were really inserted change the statistics, in the same transaction."""
+"""Exactly-once folding: what outcomes change in the statistics, in the transaction that records them.
+
+An outcome may come before its decision has reached the ledger, which then waits in another router's spool: it is
+stored, and counted when the decision comes.
+"""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, select
-from sqlalchemy.dialects.sqlite import Insert, insert
+from sqlalchemy import Connection, bindparam, select, update
 
-from analysis.statistics.scores import score
 from router.decision_id import encode
+from router.documents import Experiment
 from router.ledger import schema
-from router.ledger.records import ACCEPTED, DUPLICATE, Observation, Receipt
-from router.ledger.writing import chunks
+from router.ledger.contributions import NOTHING, Fold, Moments, Stated, contribution, folds, is_label
+from router.ledger.records import ACCEPTED, DUPLICATE, Item, Observation, Receipt, decided_ms
+from router.ledger.statements import chunks, insert_into, insert_missing, lock_outcomes
+
+MS_PER_MINUTE = 60_000
 
 _SHARD = 0
 
 _predictions = msgspec.json.Decoder(list[float])
-_Key = tuple[bytes, str, int, str]
+_Key = tuple[str, int]
+_Statements = dict[Item, dict[_Key, Stated]]
+_Statistic = tuple[int, int, str, int]
+_Touched = dict[Item, tuple[int | None, int | None]]
+"""Items whose outcomes changed, with the experiment and arm of their decision."""
 
 
-class _Moments(NamedTuple):
-    n: int
-    total: float
-    squares: float
+class Folder:
+    """Records outcomes and keeps the statistics equal to what they add up to."""
+
+    def __init__(self) -> None:
+        # A started experiment's metrics never change.
+        self._experiments: dict[int, Experiment] = {}
+
+    def record(self, connection: Connection, observations: Sequence[Observation], now_ms: int) -> list[Receipt]:
+        """Insert outcomes, fold the new ones into the statistics and return a receipt for each, in order.
+
+        An outcome already recorded with the same version and value is a duplicate; with another value it is rejected.
+        """
+        lock_outcomes(connection)
+        ids = {observation.decision_id for observation in observations}
+        predictions = _predictions_of(connection, ids)
+        said = _stored_statements(connection, ids)
+        waited = {about for about, statements in said.items() if not all(each.counted for each in statements.values())}
+        receipts, new = [], []
+        for observation in observations:
+            receipt = _receipt(observation, said[observation.about], predictions.get(observation.decision_id))
+            receipts.append(receipt)
+            if receipt is ACCEPTED:
+                new.append(observation)
+                stated = Stated(observation.value, observation.occurred_ms, counted=False)
+                said[observation.about][observation.outcome_id, observation.version] = stated
+        self._insert(connection, new, predictions, now_ms)
+        touched = {row.about: (row.experiment_id, row.arm) for row in new}
+        self._mark_counted(connection, {about: touched[about] for about in touched.keys() & waited}, predictions)
+        self._fold(connection, touched, said, predictions)
+        return receipts
+
+    def settle(self, connection: Connection, ids: Collection[bytes]) -> None:
+        """Count the outcomes that came before these decisions did."""
+        lock_outcomes(connection)
+        table = schema.outcomes
+        waiting: _Touched = {}
+        for chunk in chunks(sorted(ids)):
+            columns = (table.c.decision_id, table.c.metric, table.c.item, table.c.experiment_id, table.c.arm)
+            query = select(*columns).where(table.c.decision_id.in_(chunk), table.c.counted.is_(False))
+            waiting |= {Item(*row[:3]): (row[3], row[4]) for row in connection.execute(query)}
+        late = {about.decision_id for about in waiting}
+        predictions = _predictions_of(connection, late)
+        said = _stored_statements(connection, late)
+        self._mark_counted(connection, waiting, predictions)
+        self._fold(connection, waiting, said, predictions)
+
+    def folds(self, connection: Connection, experiment_id: int | None, outcome: str) -> tuple[Fold, ...]:
+        """Return the statistics that an outcome of this name feeds; none outside experiments."""
+        if experiment_id is None:
+            return ()
+        if experiment_id not in self._experiments:
+            table = schema.experiments
+            document = connection.scalar(select(table.c.document).where(table.c.id == experiment_id))
+            if document is None:
+                return ()
+            self._experiments[experiment_id] = msgspec.json.decode(document, type=Experiment)
+        return folds(self._experiments[experiment_id], outcome)
+
+    def _insert(
+        self,
+        connection: Connection,
+        observations: Iterable[Observation],
+        predictions: Mapping[bytes, Sequence[float]],
+        now_ms: int,
+    ) -> None:
+        rows = [
+            (
+                *row[:6],
+                self._prediction(connection, row.about, row.experiment_id, predictions),
+                row.experiment_id,
+                row.arm,
+                row.decision_id in predictions,
+                row.occurred_ms,
+                now_ms,
+            )
+            for row in observations
+        ]
+        insert_missing(connection, schema.outcomes, rows)
+
+    def _mark_counted(
+        self, connection: Connection, waiting: _Touched, predictions: Mapping[bytes, Sequence[float]]
+    ) -> None:
+        """Say of outcomes that came before their decision that they are counted now."""
+        rows = [
+            {
+                "about_decision": about.decision_id,
+                "about_metric": about.metric,
+                "about_item": about.item,
+                "prediction": self._prediction(connection, about, experiment_id, predictions),
+            }
+            for about, (experiment_id, _) in waiting.items()
+            if _is_known(about, predictions)
+        ]
+        if rows:
+            connection.execute(_COUNT, rows)
+
+    def _prediction(
+        self,
+        connection: Connection,
+        about: Item,
+        experiment_id: int | None,
+        predictions: Mapping[bytes, Sequence[float]],
+    ) -> float | None:
+        """Return what was predicted for an item whose outcome is a label."""
+        if _is_known(about, predictions) and is_label(self.folds(connection, experiment_id, about.metric)):
+            return predictions[about.decision_id][about.item]
+        return None
+
+    def _fold(
+        self,
+        connection: Connection,
+        touched: _Touched,
+        said: _Statements,
+        predictions: Mapping[bytes, Sequence[float]],
+    ) -> None:
+        """Add the difference between what the items are worth now and what was counted of them."""
+        changes: dict[_Statistic, Moments] = defaultdict(lambda: NOTHING)
+        for about, (experiment_id, arm) in touched.items():
+            if experiment_id is None or arm is None or not _is_known(about, predictions):
+                continue
+            counted = {key: stated for key, stated in said[about].items() if stated.counted}
+            made_ms, prediction = decided_ms(about.decision_id), predictions[about.decision_id][about.item]
+            for fold in self.folds(connection, experiment_id, about.metric):
+                after = contribution(fold.metric, said[about], prediction, made_ms)
+                before = contribution(fold.metric, counted, prediction, made_ms)
+                changes[experiment_id, arm, fold.statistic, made_ms // MS_PER_MINUTE] += after - before
+        rows = [_statistics_row(key, change) for key, change in sorted(changes.items()) if change != NOTHING]
+        if rows:
+            connection.execute(_adding(connection), rows)
 
 
-def record_outcomes(connection: Connection, observations: Sequence[Observation], now_ms: int) -> list[Receipt]:
-    """Insert outcomes, fold the new ones into the statistics and return a receipt for each, in order.
-
-    An outcome already recorded with the same value is a duplicate; with another value it is rejected.
-    """
-    predictions = _predictions_of(connection, {observation.decision_id for observation in observations})
-    refusals = [_refusal(observation, predictions) for observation in observations]
-    sound = [row for row, refusal in zip(observations, refusals, strict=True) if refusal is None]
-    inserted = _insert(connection, sound, predictions, now_ms)
-    known = _known_values(connection, sound, inserted)
-    fresh: set[_Key] = set()
-    receipts = []
-    for observation, refusal in zip(observations, refusals, strict=True):
-        first = refusal is None and observation.key in inserted and observation.key not in fresh
-        if first:
-            fresh.add(observation.key)
-            known[observation.key] = observation.value
-        receipts.append(refusal or (ACCEPTED if first else _repeated(observation, known)))
-    new = [row for row, receipt in zip(observations, receipts, strict=True) if receipt is ACCEPTED]
-    _fold(connection, new, predictions)
-    return receipts
+def _receipt(observation: Observation, said: Mapping[_Key, Stated], predictions: Sequence[float] | None) -> Receipt:
+    known = said.get((observation.outcome_id, observation.version))
+    if known is not None:
+        return DUPLICATE if known.value == observation.value else _contradiction(observation, known.value)
+    if predictions is not None and observation.item >= len(predictions):
+        return Receipt(
+            "rejected", f"item {observation.item} is out of range: the decision has {len(predictions)} input(s)"
+        )
+    return ACCEPTED
 
 
-def _refusal(observation: Observation, predictions: Mapping[bytes, Sequence[float]]) -> Receipt | None:
-    rows = predictions.get(observation.decision_id)
-    if rows is None:
-        return Receipt("rejected", f"decision {encode(observation.decision_id)!r} is not in this ledger")
-    if observation.item >= len(rows):
-        return Receipt("rejected", f"item {observation.item} is out of range: the decision has {len(rows)} input(s)")
-    return None
-
-
-def _repeated(observation: Observation, known: Mapping[_Key, float]) -> Receipt:
-    recorded = known[observation.key]
-    if recorded == observation.value:
-        return DUPLICATE
+def _contradiction(observation: Observation, recorded: float | None) -> Receipt:
+    stands = "retracted" if recorded is None else f"recorded as {recorded:g}"
+    says = "a retraction" if observation.value is None else f"{observation.value:g}"
     return Receipt(
         "rejected",
-        f"{observation.metric!r} of this decision and item is already recorded as {recorded:g}, not "
-        f"{observation.value:g}; give each of several outcomes its own id",
+        f"{observation.metric!r} of decision {encode(observation.decision_id)!r}, item {observation.item}, is already "
+        f"{stands} in version {observation.version}, not {says}; correct it with a higher version, or give each of "
+        "several outcomes its own id",
     )
+
+
+def _is_known(about: Item, predictions: Mapping[bytes, Sequence[float]]) -> bool:
+    return about.item < len(predictions.get(about.decision_id, ()))
 
 
 def _predictions_of(connection: Connection, ids: Iterable[bytes]) -> dict[bytes, list[float]]:
@@ -78,69 +196,18 @@ def _predictions_of(connection: Connection, ids: Iterable[bytes]) -> dict[bytes,
     return found
 
 
-def _insert(
-    connection: Connection,
-    observations: Sequence[Observation],
-    predictions: Mapping[bytes, Sequence[float]],
-    now_ms: int,
-) -> set[_Key]:
+def _stored_statements(connection: Connection, ids: Iterable[bytes]) -> _Statements:
     table = schema.outcomes
-    key_columns = (table.c.decision_id, table.c.metric, table.c.item, table.c.outcome_id)
-    statement = insert(table).on_conflict_do_nothing().returning(*key_columns)
-    rows = [
-        {
-            "decision_id": row.decision_id,
-            "metric": row.metric,
-            "item": row.item,
-            "outcome_id": row.outcome_id,
-            "value": row.value,
-            "prediction": predictions[row.decision_id][row.item] if row.is_label else None,
-            "experiment_id": row.experiment_id,
-            "arm": row.arm,
-            "occurred_ms": row.occurred_ms,
-            "received_ms": now_ms,
-        }
-        for row in observations
-    ]
-    if not rows:
-        return set()
-    return {tuple(key) for key in connection.execute(statement, rows)}
-
-
-def _known_values(
-    connection: Connection, observations: Sequence[Observation], inserted: set[_Key]
-) -> dict[_Key, float]:
-    """Return the recorded values of the outcomes that were not inserted because they stood there already."""
-    table = schema.outcomes
-    key_columns = (table.c.decision_id, table.c.metric, table.c.item, table.c.outcome_id)
+    columns = [table.c[name] for name in (*Item._fields, "outcome_id", "version", *Stated._fields)]
+    said: _Statements = defaultdict(dict)
     # By decision alone: SQLite would scan the table for a list of whole keys.
-    ids = sorted({row.decision_id for row in observations if row.key not in inserted})
-    known: dict[_Key, float] = {}
-    for chunk in chunks(ids):
-        query = select(*key_columns, table.c.value).where(table.c.decision_id.in_(chunk))
-        for decision_id, metric, item, outcome_id, value in connection.execute(query):
-            known[decision_id, metric, item, outcome_id] = value
-    return known
+    for chunk in chunks(sorted(ids)):
+        for row in connection.execute(select(*columns).where(table.c.decision_id.in_(chunk))):
+            said[Item(*row[:3])][row[3], row[4]] = Stated(*row[5:])
+    return said
 
 
-def _fold(
-    connection: Connection, observations: Iterable[Observation], predictions: Mapping[bytes, Sequence[float]]
-) -> None:
-    sums: dict[tuple[int, int, str, int], _Moments] = defaultdict(lambda: _Moments(0, 0.0, 0.0))
-    for row in observations:
-        if row.experiment_id is None or row.arm is None:
-            continue
-        prediction = predictions[row.decision_id][row.item]
-        for fold in row.folds:
-            value = row.value if fold.score is None else score(fold.score, prediction, row.value)
-            key = (row.experiment_id, row.arm, fold.metric, row.minute)
-            total = sums[key]
-            sums[key] = _Moments(total.n + 1, total.total + value, total.squares + value * value)
-    if sums:
-        connection.execute(_ADD, [_statistics_row(key, total) for key, total in sorted(sums.items())])
-
-
-def _statistics_row(key: tuple[int, int, str, int], total: _Moments) -> dict[str, object]:
+def _statistics_row(key: _Statistic, change: Moments) -> dict[str, object]:
     experiment_id, arm, metric, minute = key
     return {
         "experiment_id": experiment_id,
@@ -148,17 +215,25 @@ def _statistics_row(key: tuple[int, int, str, int], total: _Moments) -> dict[str
         "metric": metric,
         "minute": minute,
         "shard": _SHARD,
-        "count": total.n,
-        "sum": total.total,
-        "sum_squares": total.squares,
+        "count": change.count,
+        "sum": change.total,
+        "sum_squares": change.squares,
     }
 
 
-def _adding_statement() -> Insert:
+def _adding(connection: Connection) -> Any:
     table = schema.statistics
-    statement = insert(table)
+    statement = insert_into(connection, table)
     added = {name: table.c[name] + statement.excluded[name] for name in ("count", "sum", "sum_squares")}
     return statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=added)
 
 
-_ADD = _adding_statement()
+_COUNT = (
+    update(schema.outcomes)
+    .where(
+        schema.outcomes.c.decision_id == bindparam("about_decision"),
+        schema.outcomes.c.metric == bindparam("about_metric"),
+        schema.outcomes.c.item == bindparam("about_item"),
+    )
+    .values(counted=True, prediction=bindparam("prediction"))
+)

@@ -2,6 +2,8 @@
 
 from typing import Literal, NamedTuple
 
+_TIME_BYTES = 6
+
 
 class DecisionRow(NamedTuple):
     """One row of `decisions`, its fields in the order of the table's columns."""
@@ -22,36 +24,45 @@ class DecisionRow(NamedTuple):
     predictions: str
 
 
-class Fold(NamedTuple):
-    """A statistic that an outcome feeds: the value itself, or its score against the decision's prediction."""
+class AssignmentRow(NamedTuple):
+    """One row of `assignments`: the first arm of a unit in a sticky experiment; fields in the order of the columns."""
 
+    experiment_id: int
+    unit: str
+    epoch: int
+    arm: int
+    slots: int
+    assigned_ms: int
+
+
+class Item(NamedTuple):
+    """What outcomes are about: a metric's outcome of one row of a decision."""
+
+    decision_id: bytes
     metric: str
-    score: str | None
+    item: int
 
 
 class Observation(NamedTuple):
-    """An outcome whose decision id is known to be ours and whose value is known to fit its metrics."""
+    """An outcome whose decision id is known to be ours and whose value is known to fit its metrics.
+
+    `version` 0 is what was said first; a higher one corrects it, and a value of None retracts it.
+    """
 
     decision_id: bytes
     metric: str
     item: int
     outcome_id: str
-    value: float
+    version: int
+    value: float | None
     experiment_id: int | None
     arm: int | None
-    minute: int
     occurred_ms: int
-    folds: tuple[Fold, ...]
 
     @property
-    def key(self) -> tuple[bytes, str, int, str]:
-        """What makes the outcome one and the same however often it is sent."""
-        return self[:4]
-
-    @property
-    def is_label(self) -> bool:
-        """Whether it is compared with a prediction."""
-        return any(fold.score is not None for fold in self.folds)
+    def about(self) -> Item:
+        """The item that it is about."""
+        return Item(self.decision_id, self.metric, self.item)
 
 
 class Receipt(NamedTuple):
@@ -63,3 +74,8 @@ class Receipt(NamedTuple):
 
 ACCEPTED = Receipt("accepted")
 DUPLICATE = Receipt("duplicate")
+
+
+def decided_ms(decision_id: bytes) -> int:
+    """Return the time of a decision, in milliseconds since 1970, from its id's raw bytes."""
+    return int.from_bytes(decision_id[:_TIME_BYTES])

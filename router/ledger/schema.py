@@ -2,6 +2,7 @@
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Float,
     Integer,
@@ -13,6 +14,9 @@ from sqlalchemy import (
 )
 
 metadata = MetaData()
+
+# SQLite's integers have eight bytes, whatever they are called.
+_Epoch = BigInteger().with_variant(Integer, "sqlite")
 
 endpoints = Table(
     "endpoints",
@@ -52,10 +56,23 @@ epochs = Table(
     "epochs",
     metadata,
     Column("experiment_id", Integer, primary_key=True),
-    Column("epoch", Integer, primary_key=True),
+    Column("epoch", _Epoch, primary_key=True),
     Column("runs", Text, nullable=False),
+    Column("traffic", Integer, nullable=False),
     Column("reason", Text, nullable=False),
     Column("published_ms", BigInteger, nullable=False),
+)
+
+assignments = Table(
+    "assignments",
+    metadata,
+    Column("experiment_id", Integer, primary_key=True),
+    Column("unit", Text, primary_key=True),
+    Column("epoch", _Epoch, nullable=False),
+    Column("arm", Integer, nullable=False),
+    Column("slots", Integer, nullable=False),
+    Column("assigned_ms", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 decisions = Table(
@@ -65,7 +82,7 @@ decisions = Table(
     Column("decided_ms", BigInteger, nullable=False),
     Column("endpoint", Text, nullable=False),
     Column("experiment_id", Integer),
-    Column("epoch", Integer),
+    Column("epoch", _Epoch),
     Column("arm", Integer),
     Column("propensity", Float, nullable=False),
     Column("unit", Text, nullable=False),
@@ -75,6 +92,7 @@ decisions = Table(
     Column("context", Text),
     Column("inputs", Text, nullable=False),
     Column("predictions", Text, nullable=False),
+    postgresql_partition_by="range (id)",
 )
 
 idempotency_keys = Table(
@@ -93,13 +111,16 @@ outcomes = Table(
     Column("metric", Text, primary_key=True),
     Column("item", Integer, primary_key=True),
     Column("outcome_id", Text, primary_key=True),
-    Column("value", Float, nullable=False),
+    Column("version", Integer, primary_key=True),
+    Column("value", Float),
     Column("prediction", Float),
     Column("experiment_id", Integer),
     Column("arm", Integer),
+    Column("counted", Boolean, nullable=False),
     Column("occurred_ms", BigInteger, nullable=False),
     Column("received_ms", BigInteger, nullable=False),
     sqlite_with_rowid=False,
+    postgresql_partition_by="range (decision_id)",
 )
 
 statistics = Table(
@@ -116,9 +137,35 @@ statistics = Table(
     sqlite_with_rowid=False,
 )
 
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("rate_per_s", Float),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("revoked_ms", BigInteger),
+    Column("last_used_ms", BigInteger),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("before", Text),
+    Column("after", Text),
+)
+
 control_version = Table(
     "control_version",
     metadata,
     Column("id", Integer, primary_key=True),
     Column("version", BigInteger, nullable=False),
+    Column("changed_ms", BigInteger, nullable=False),
 )

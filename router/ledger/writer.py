@@ -6,37 +6,19 @@ from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from router.errors import LedgerUnavailable, Overloaded
-from router.ledger.folding import record_outcomes
-from router.ledger.records import DecisionRow, Observation, Receipt
-from router.ledger.writing import Claim, claim_keys, insert_decisions, stored_decisions
+from router.ledger.batch import Assign, BatchWriter, Decide, Job, Observe
+from router.ledger.records import AssignmentRow, DecisionRow, Observation, Receipt
 
 _LARGEST_BATCH = 1024
 
 
-class _Decision(NamedTuple):
-    row: DecisionRow
-    key: str | None
-    future: asyncio.Future[DecisionRow]
-
-    @property
-    def weight(self) -> int:
-        return 1
-
-
-class _Outcomes(NamedTuple):
-    rows: Sequence[Observation]
-    future: asyncio.Future[list[Receipt]]
-
-    @property
-    def weight(self) -> int:
-        return len(self.rows)
-
-
-_Job = _Decision | _Outcomes
+class _Waiting(NamedTuple):
+    job: Job
+    future: asyncio.Future[Any]
 
 
 class LedgerWriter:
@@ -49,10 +31,10 @@ class LedgerWriter:
     def __init__(self, engine: Engine, *, queue_size: int, clock: Callable[[], int]) -> None:
         self._engine = engine
         self._queue_size = queue_size
-        self._clock = clock
+        self._batch = BatchWriter(clock)
         self._waiting = 0
-        self._gathered: list[_Job] = []
-        self._batches: SimpleQueue[list[_Job] | None] = SimpleQueue()
+        self._gathered: list[_Waiting] = []
+        self._batches: SimpleQueue[list[_Waiting] | None] = SimpleQueue()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
 
@@ -78,19 +60,21 @@ class LedgerWriter:
             Overloaded: The queue is full.
             LedgerUnavailable: The transaction did not commit.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[DecisionRow] = loop.create_future()
-        self._enqueue(_Decision(row, key, future), loop)
-        return await future
+        stored: DecisionRow = await self._hand_in(Decide(row, key))
+        return stored
+
+    async def assign(self, row: AssignmentRow) -> AssignmentRow:
+        """Store the first assignment of a unit and return the one that stands, which may be an earlier one."""
+        standing: AssignmentRow = await self._hand_in(Assign(row))
+        return standing
 
     async def observe(self, rows: Sequence[Observation]) -> list[Receipt]:
         """Store outcomes and return a receipt for each, in order; raises as `decide` does."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[list[Receipt]] = loop.create_future()
-        self._enqueue(_Outcomes(rows, future), loop)
-        return await future
+        receipts: list[Receipt] = await self._hand_in(Observe(tuple(rows)))
+        return receipts
 
-    def _enqueue(self, job: _Job, loop: asyncio.AbstractEventLoop) -> None:
+    def _hand_in(self, job: Job) -> asyncio.Future[Any]:
+        loop = asyncio.get_running_loop()
         if self._stopping:
             raise LedgerUnavailable("the router is stopping")
         if self._waiting >= self._queue_size:
@@ -98,7 +82,9 @@ class LedgerWriter:
         self._waiting += job.weight
         if not self._gathered:
             loop.call_soon(self._hand_over)
-        self._gathered.append(job)
+        waiting = _Waiting(job, loop.create_future())
+        self._gathered.append(waiting)
+        return waiting.future
 
     def _hand_over(self) -> None:
         if self._gathered:
@@ -106,7 +92,7 @@ class LedgerWriter:
             self._gathered = []
 
     def _run(self) -> None:
-        batch: list[_Job] | None = []
+        batch: list[_Waiting] | None = []
         while batch is not None:
             batch = self._batches.get()
             jobs = batch or []
@@ -115,52 +101,33 @@ class LedgerWriter:
                 batch = self._batches.get()
                 jobs += batch or []
             if jobs:
-                results = self._commit(jobs)
+                results = self._commit([waiting.job for waiting in jobs])
                 jobs[0].future.get_loop().call_soon_threadsafe(self._resolve, jobs, results)
 
-    def _resolve(self, batch: Sequence[_Job], results: Sequence[Any]) -> None:
+    def _resolve(self, batch: Sequence[_Waiting], results: Sequence[Any]) -> None:
         self._waiting -= _weight(batch)
-        for job, result in zip(batch, results, strict=True):
-            if job.future.done():
+        for (_, future), result in zip(batch, results, strict=True):
+            if future.done():
                 continue
             if isinstance(result, Exception):
-                job.future.set_exception(result)
+                future.set_exception(result)
             else:
-                job.future.set_result(result)
+                future.set_result(result)
 
-    def _commit(self, batch: Sequence[_Job]) -> list[Any]:
+    def _commit(self, batch: Sequence[Job]) -> list[Any]:
         """Commit the batch; if it fails, commit job by job, so that one bad row cannot fail its neighbours."""
         try:
             with self._engine.begin() as connection:
-                return self._write(connection, batch)
+                return self._batch.write(connection, batch)
         except Exception as error:  # noqa: BLE001 (every caller is told; the thread must live on)
             # What ails the database fails every job: trying each alone would wait for its lock each time.
             if len(batch) == 1 or isinstance(error, OperationalError):
                 return [_unavailable(error)] * len(batch)
             return [result for job in batch for result in self._commit([job])]
 
-    def _write(self, connection: Connection, batch: Sequence[_Job]) -> list[Any]:
-        decided = iter(_record_decisions(connection, [job for job in batch if isinstance(job, _Decision)]))
-        now_ms = self._clock()
-        return [
-            next(decided) if isinstance(job, _Decision) else record_outcomes(connection, job.rows, now_ms)
-            for job in batch
-        ]
 
-
-def _record_decisions(connection: Connection, jobs: Sequence[_Decision]) -> list[DecisionRow]:
-    """Insert the decisions whose key is new or who have none; return them, and the stored ones for the others."""
-    claims = [Claim(job.row.endpoint, job.key, job.row.id) for job in jobs if job.key is not None]
-    bound = claim_keys(connection, claims)
-    ids = [job.row.id if job.key is None else bound[job.row.endpoint, job.key] for job in jobs]
-    insert_decisions(connection, [job.row for job, id_ in zip(jobs, ids, strict=True) if job.row.id == id_])
-    retried = {id_ for job, id_ in zip(jobs, ids, strict=True) if job.row.id != id_}
-    stored = stored_decisions(connection, retried) if retried else {}
-    return [stored.get(id_, job.row) for job, id_ in zip(jobs, ids, strict=True)]
-
-
-def _weight(jobs: Sequence[_Job]) -> int:
-    return sum(job.weight for job in jobs)
+def _weight(batch: Sequence[_Waiting]) -> int:
+    return sum(waiting.job.weight for waiting in batch)
 
 
 def _unavailable(error: Exception) -> LedgerUnavailable:

@@ -1,18 +1,15 @@
-"""Inserting decisions with few statements, because every statement costs a fight for the interpreter lock."""
+"""Inserting decisions, clients' idempotency keys and first assignments."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
-from itertools import chain, groupby
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from operator import itemgetter
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-from sqlalchemy import Connection, Table, select
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import Connection, select
 
 from router.ledger import schema
-from router.ledger.records import DecisionRow
-
-Row = TypeVar("Row")
+from router.ledger.records import AssignmentRow, DecisionRow
+from router.ledger.statements import chunks, insert_into, insert_missing
 
 
 class Claim(NamedTuple):
@@ -23,18 +20,9 @@ class Claim(NamedTuple):
     decision_id: bytes
 
 
-_LARGEST_CHUNK = 64
-
-
 def insert_decisions(connection: Connection, rows: Sequence[DecisionRow]) -> None:
-    """Insert the rows, 64 to a statement.
-
-    One statement of many rows releases and retakes the interpreter lock once; `executemany` does so for every row and
-    then waits for the event loop to let go of it.
-    """
-    for chunk in chunks(rows):
-        statement = _insert_statement(schema.decisions, len(chunk))
-        connection.exec_driver_sql(statement, tuple(chain.from_iterable(chunk)))
+    """Insert the rows that are not there yet."""
+    insert_missing(connection, schema.decisions, rows)
 
 
 def claim_keys(connection: Connection, claims: Sequence[Claim]) -> dict[tuple[str, str], bytes]:
@@ -43,8 +31,10 @@ def claim_keys(connection: Connection, claims: Sequence[Claim]) -> dict[tuple[st
         return {}
     table = schema.idempotency_keys
     columns = (table.c.endpoint, table.c.key, table.c.decision_id)
-    claiming = insert(table).on_conflict_do_nothing().returning(*columns)
-    bound = {(endpoint, key): id_ for endpoint, key, id_ in connection.execute(claiming, [c._asdict() for c in claims])}
+    claiming = insert_into(connection, table).on_conflict_do_nothing().returning(*columns)
+    # In one order everywhere, so that two processes never wait for each other.
+    rows = [claim._asdict() for claim in sorted(claims, key=lambda claim: claim[:2])]
+    bound = {(endpoint, key): id_ for endpoint, key, id_ in connection.execute(claiming, rows)}
     known = sorted({(claim.endpoint, claim.key) for claim in claims} - bound.keys())
     # SQLite would scan the table for a list of pairs.
     for endpoint, pairs in groupby(known, key=itemgetter(0)):
@@ -52,6 +42,19 @@ def claim_keys(connection: Connection, claims: Sequence[Claim]) -> dict[tuple[st
             query = select(*columns).where(table.c.endpoint == endpoint, table.c.key.in_(chunk))
             bound.update({(endpoint, key): id_ for endpoint, key, id_ in connection.execute(query)})
     return bound
+
+
+def assign_first(connection: Connection, rows: Sequence[AssignmentRow]) -> list[AssignmentRow]:
+    """Store the first assignment of each unit; return what stands, which may be an earlier assignment."""
+    table = schema.assignments
+    insert_missing(connection, table, sorted(rows))
+    standing: dict[tuple[int, str], AssignmentRow] = {}
+    for experiment_id, group in groupby(sorted({row[:2] for row in rows}), key=itemgetter(0)):
+        for chunk in chunks([unit for _, unit in group]):
+            query = select(table).where(table.c.experiment_id == experiment_id, table.c.unit.in_(chunk))
+            for found in connection.execute(query):
+                standing[found[0], found[1]] = AssignmentRow(*found)
+    return [standing[row.experiment_id, row.unit] for row in rows]
 
 
 def stored_decisions(connection: Connection, ids: Iterable[bytes]) -> dict[bytes, DecisionRow]:
@@ -62,21 +65,3 @@ def stored_decisions(connection: Connection, ids: Iterable[bytes]) -> dict[bytes
         for row in connection.execute(select(table).where(table.c.id.in_(chunk))):
             found[row[0]] = DecisionRow(*row)
     return found
-
-
-def chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
-    """Cut rows into chunks whose sizes are powers of two, so that few different statements are ever prepared."""
-    start, size = 0, _LARGEST_CHUNK
-    while start < len(rows):
-        while size > len(rows) - start:
-            size //= 2
-        yield rows[start : start + size]
-        start += size
-
-
-@cache
-def _insert_statement(table: Table, rows: int) -> str:
-    columns = [column.name for column in table.columns]
-    placeholders = f"({', '.join('?' * len(columns))})"
-    # Only names from our own schema are put into the text.
-    return f"insert into {table.name} ({', '.join(columns)}) values {', '.join([placeholders] * rows)}"  # noqa: S608

@@ -7,16 +7,16 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from analysis.statistics.scores import PROBABILITY_SCORES
-from router.decision_id import NO_EXPERIMENT, DecisionId, Signer
+from router.decision_id import DecisionId, Signer
 from router.documents import BinaryMetric, Experiment, Name, ScoreMetric, split_path
 from router.errors import InvalidRequest, RequestTooLarge, StaleRoutes
-from router.ledger.records import Fold, Observation, Receipt
+from router.ledger.records import Observation, Receipt
 from router.ledger.writer import LedgerWriter
+from router.serving.requests import Key
 from router.serving.routes import Routes
 
 Checked = TypeVar("Checked")
 
-_MILLISECONDS_PER_MINUTE = 60_000
 _CLOCK_TOLERANCE_MS = 300_000
 
 LARGEST_VALUE = 1e100
@@ -28,14 +28,16 @@ class PostedOutcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     decision_id: str
     metric: Name
-    value: float | bool
-    """A finite number; true and false count as 1 and 0."""
-    item: Annotated[int, msgspec.Meta(ge=0)] = 0
+    value: float | bool | None
+    """A finite number; true and false count as 1 and 0. With a `version`, null retracts what was said before."""
+    item: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = 0
     """The row of the decision's inputs that it is about."""
     at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
     """When it happened, if not now."""
-    id: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] | None = None
+    id: Key | None = None
     """Tells apart several outcomes of one decision, metric and item."""
+    version: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = 0
+    """0 says it first; the highest version counts, whatever the order of arrival."""
 
 
 class OutcomeRecorder:
@@ -119,35 +121,29 @@ class OutcomeRecorder:
         """Return what to store, or raise InvalidRequest naming the field."""
         raw, decision = self._signer.parse(row.decision_id)
         now_ms = self._clock()
-        in_experiment = decision.experiment_id != NO_EXPERIMENT
+        if decision.is_drawn:
+            self._check_metric(decision, row)
         return Observation(
             decision_id=raw,
             metric=row.metric,
             item=row.item,
             outcome_id=row.id or "",
-            value=_checked_value(row.value),
-            experiment_id=decision.experiment_id if in_experiment else None,
-            arm=decision.arm if in_experiment else None,
-            minute=decision.decided_ms // _MILLISECONDS_PER_MINUTE,
+            version=row.version,
+            value=_checked_value(row),
+            experiment_id=decision.experiment_id if decision.is_drawn else None,
+            arm=decision.arm if decision.is_drawn else None,
             occurred_ms=now_ms if row.at is None else _occurred(row.at, decision.decided_ms, now_ms),
-            folds=self._folds(decision, row) if in_experiment else (),
         )
 
-    def _folds(self, decision: DecisionId, row: PostedOutcome) -> tuple[Fold, ...]:
+    def _check_metric(self, decision: DecisionId, row: PostedOutcome) -> None:
         record = self._routes().experiments.get(decision.experiment_id)
         if record is None:
             raise StaleRoutes(f"experiment {decision.experiment_id} of this decision is not known here yet; try again")
         fed = [metric for metric in record.document.metrics if row.metric in metric.outcome_names()]
         if not fed:
             raise InvalidRequest(_unknown_metric(record.document, row.metric), field="metric")
-        if row.value not in (0, 1) and any(_needs_zero_or_one(metric) for metric in fed):
+        if row.value not in (0, 1, None) and any(_needs_zero_or_one(metric) for metric in fed):
             raise InvalidRequest(f"{row.metric!r} takes 0 or 1, not {row.value!r}", field="value")
-        # Metrics that share an outcome, such as two ratios over one denominator, share its statistic.
-        folds = (
-            Fold(metric.name, metric.score) if isinstance(metric, ScoreMetric) else Fold(row.metric, None)
-            for metric in fed
-        )
-        return tuple(dict.fromkeys(folds))
 
 
 def _needs_zero_or_one(metric: Any) -> bool:
@@ -164,8 +160,15 @@ def _unknown_metric(experiment: Experiment, name: str) -> str:
     return f"experiment {experiment.name!r} has no metric fed by {name!r}; it takes: {', '.join(expected)}"
 
 
-def _checked_value(value: float) -> float:
+def _checked_value(row: PostedOutcome) -> float | None:
     """Return the value if sums of squares of such values stay finite."""
+    value = row.value
+    if value is None:
+        if row.version == 0:
+            raise InvalidRequest(
+                "a null value retracts an outcome; it needs a version above that one's", field="version"
+            )
+        return None
     if not abs(value) <= LARGEST_VALUE:
         raise InvalidRequest(f"value must lie within {LARGEST_VALUE:g} of 0, but is {value!r}", field="value")
     return float(value)

@@ -10,8 +10,11 @@ from router.assignment.audience import Scalar
 from router.documents import split_path
 from router.errors import InvalidInput, InvalidRequest
 
-Unit = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
-Key = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+# PostgreSQL stores no NUL in a text.
+_NO_NUL = r"^[^\x00]*$"
+
+Unit = Annotated[str, msgspec.Meta(min_length=1, max_length=512, pattern=_NO_NUL)]
+Key = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=_NO_NUL)]
 Context = dict[Annotated[str, msgspec.Meta(max_length=128)], Scalar]
 
 

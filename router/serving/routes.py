@@ -85,7 +85,7 @@ def experiment_route(record: ExperimentRecord, served: Mapping[str, ServedModel]
         id=record.id,
         name=document.name,
         traffic_seed=f"{document.name}/traffic",
-        traffic_buckets=round(document.traffic * len(record.epoch.table)),
+        traffic_buckets=record.epoch.traffic,
         audience=tuple(document.audience),
         by_request=document.randomise == "request",
         epoch=record.epoch,

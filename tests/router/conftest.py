@@ -12,14 +12,28 @@ from router.http.app import application
 from router.ledger.database import open_database, upgrade
 from router.service import Service
 from router.settings import Settings
+from tests.databases import BACKENDS, database
+from tests.router.ledgers import store_experiment
 from tests.router.small_models import add_model, load_small
 
 
+@pytest.fixture(params=BACKENDS)
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    """A new ledger with a started experiment of id 1, in either database: what holds for one holds for the other."""
+    with database(request.param, tmp_path) as url:
+        yield from _ledger(url)
+
+
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    """A new SQLite ledger."""
-    engine = open_database(f"sqlite:///{tmp_path}/ledger.db")
+def sqlite_engine(tmp_path: Path) -> Iterator[Engine]:
+    """The same in SQLite only."""
+    yield from _ledger(f"sqlite:///{tmp_path}/ledger.db")
+
+
+def _ledger(url: str) -> Iterator[Engine]:
+    engine = open_database(url)
     upgrade(engine)
+    store_experiment(engine)
     yield engine
     engine.dispose()
 
@@ -27,7 +41,12 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """Settings over empty folders."""
-    return Settings(database=f"sqlite:///{tmp_path}/ledger.db", registry=tmp_path / "registry", max_batch=100)
+    return Settings(
+        database=f"sqlite:///{tmp_path}/ledger.db",
+        registry=tmp_path / "registry",
+        spool=tmp_path / "spool",
+        max_batch=100,
+    )
 
 
 @pytest.fixture

@@ -5,12 +5,37 @@ from itertools import count
 
 from sqlalchemy import Engine, Table, func, select
 
+from router.assignment.epochs import Epoch, fresh, quantise, with_holdout
 from router.decision_id import NO_EXPERIMENT, DecisionId, Signer
-from router.ledger.records import DecisionRow, Fold, Observation
+from router.documents import Arm, BinaryMetric, Experiment, NumericMetric, RatioMetric, ScoreMetric, Split
+from router.ledger.control import Change, ControlTables
+from router.ledger.records import DecisionRow, Observation
 
 SIGNER = Signer(["a secret of enough length"])
 NOW_MS = 1_700_000_000_000
 _sequence = count()
+
+EXPERIMENT = Experiment(
+    name="first",
+    endpoint="delay",
+    arms=[Arm(name="control", model="delay@1"), Arm(name="new", model="delay@2"), Arm(name="newer", model="delay@3")],
+    allocation=Split(weights={"control": 0.5, "new": 0.25, "newer": 0.25}),
+    metrics=[
+        ScoreMetric(name="brier", score="brier", label="late", direction="decrease", role="primary"),
+        BinaryMetric(name="click", default=0, window_s=60, direction="increase"),
+        NumericMetric(name="revenue", direction="increase"),
+        RatioMetric(name="yield", numerator="revenue", denominator="seats", direction="increase"),
+    ],
+)
+
+
+def store_experiment(engine: Engine, document: Experiment = EXPERIMENT) -> None:
+    """Store a started experiment."""
+    tables = ControlTables(engine)
+    tables.create_experiment(document, NOW_MS)
+    record = tables.experiment(document.name)
+    epoch = Epoch(1, fresh(with_holdout(quantise(document.shares()))))
+    tables.change_experiment(record, Change(document, "running", NOW_MS, None, epoch, "start"), NOW_MS)
 
 
 def decision(predictions: str = "[0.25]", experiment_id: int = 1, arm: int = 0, unit: str = "u") -> DecisionRow:
@@ -37,24 +62,24 @@ def decision(predictions: str = "[0.25]", experiment_id: int = 1, arm: int = 0, 
 
 def outcome(
     row: DecisionRow,
-    value: float = 1.0,
+    value: float | None = 1.0,
     metric: str = "late",
     item: int = 0,
     outcome_id: str = "",
-    folds: tuple[Fold, ...] = (Fold("brier", "brier"),),
+    version: int = 0,
+    after_s: int = 1,
 ) -> Observation:
-    """Return an outcome of a decision."""
+    """Return an outcome of a decision that happened so many seconds after it."""
     return Observation(
         decision_id=row.id,
         metric=metric,
         item=item,
         outcome_id=outcome_id,
+        version=version,
         value=value,
         experiment_id=row.experiment_id,
         arm=row.arm,
-        minute=row.decided_ms // 60_000,
-        occurred_ms=row.decided_ms + 1000,
-        folds=folds if row.experiment_id is not None else (),
+        occurred_ms=row.decided_ms + 1000 * after_s,
     )
 
 

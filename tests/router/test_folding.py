@@ -1,14 +1,15 @@
+import itertools
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, func, select
 
 from router.decision_id import NO_EXPERIMENT
 from router.ledger import schema
-from router.ledger.folding import record_outcomes
-from router.ledger.records import DecisionRow, Fold, Observation, Receipt
+from router.ledger.folding import Folder
+from router.ledger.records import ACCEPTED, DUPLICATE, DecisionRow, Observation, Receipt
 from router.ledger.writing import insert_decisions
 from tests.router.ledgers import NOW_MS, decision, outcome, rows_in
 
@@ -20,7 +21,7 @@ def store(engine: Engine, *rows: DecisionRow) -> None:
 
 def record(engine: Engine, *observations: Observation) -> list[Receipt]:
     with engine.begin() as connection:
-        return record_outcomes(connection, observations, NOW_MS)
+        return Folder().record(connection, observations, NOW_MS)
 
 
 def statistics(engine: Engine) -> list[dict[str, Any]]:
@@ -28,16 +29,23 @@ def statistics(engine: Engine) -> list[dict[str, Any]]:
         return [dict(row) for row in connection.execute(select(schema.statistics)).mappings()]
 
 
+def summed(engine: Engine) -> dict[str, tuple[int, float, float]]:
+    table = schema.statistics
+    sums = (func.sum(table.c[name]) for name in ("count", "sum", "sum_squares"))
+    with engine.connect() as connection:
+        rows = connection.execute(select(table.c.metric, *sums).group_by(table.c.metric)).all()
+    return {metric: (int(count), total, squares) for metric, count, total, squares in rows}
+
+
 def test_a_label_is_scored_against_the_stored_prediction(engine: Engine) -> None:
     row = decision(predictions="[0.25]")
     store(engine, row)
-    folds = (Fold("brier", "brier"), Fold("late", None))
-    assert record(engine, outcome(row, 1.0, folds=folds)) == [Receipt("accepted")]
-    by_metric = {each["metric"]: each for each in statistics(engine)}
-    assert by_metric["brier"]["sum"] == pytest.approx(0.5625)
-    assert by_metric["brier"]["sum_squares"] == pytest.approx(0.5625**2)
-    assert by_metric["late"]["sum"] == 1.0
-    assert {each["minute"] for each in by_metric.values()} == {row.decided_ms // 60_000}
+    assert record(engine, outcome(row, 1.0)) == [Receipt("accepted")]
+    [brier] = statistics(engine)
+    assert brier["metric"] == "brier"
+    assert brier["sum"] == pytest.approx(0.5625)
+    assert brier["sum_squares"] == pytest.approx(0.5625**2)
+    assert brier["minute"] == row.decided_ms // 60_000
     with engine.connect() as connection:
         stored = connection.execute(select(schema.outcomes)).mappings().one()
     assert stored["prediction"] == 0.25
@@ -54,7 +62,7 @@ def test_a_label_of_an_item_is_scored_against_that_item(engine: Engine) -> None:
 def test_a_reward_stores_no_prediction(engine: Engine) -> None:
     row = decision()
     store(engine, row)
-    record(engine, outcome(row, 1.0, metric="click", folds=(Fold("click", None),)))
+    record(engine, outcome(row, 1.0, metric="click"))
     with engine.connect() as connection:
         assert connection.execute(select(schema.outcomes.c.prediction)).scalar() is None
 
@@ -75,23 +83,93 @@ def test_another_value_for_the_same_outcome_is_rejected(engine: Engine) -> None:
     receipts = record(engine, outcome(row, 1.0), outcome(row, 0.0))
     assert receipts[0].status == "accepted"
     assert receipts[1].status == "rejected"
-    assert "already recorded as 1, not 0" in (receipts[1].reason or "")
+    assert "already recorded as 1 in version 0, not 0; correct it with a higher version" in (receipts[1].reason or "")
 
 
-def test_outcomes_with_ids_are_several(engine: Engine) -> None:
+def test_outcomes_with_ids_are_several_and_add_up_to_one_value_of_their_item(engine: Engine) -> None:
     row = decision()
     store(engine, row)
-    folds = (Fold("revenue", None),)
-    bought = [outcome(row, 5.0, "revenue", outcome_id=key, folds=folds) for key in ("a", "b", "a")]
+    bought = [outcome(row, 5.0, "revenue", outcome_id=key) for key in ("a", "b", "a")]
     assert [receipt.status for receipt in record(engine, *bought)] == ["accepted", "accepted", "duplicate"]
-    assert statistics(engine)[0]["sum"] == 10.0
+    record(engine, outcome(row, 2.0, "revenue", outcome_id="c"))
+    assert summed(engine) == {"revenue": (1, 12.0, 144.0), "yield/numerator": (1, 12.0, 144.0)}
 
 
-def test_an_outcome_of_no_stored_decision_is_rejected(engine: Engine) -> None:
-    receipt = record(engine, outcome(decision()))[0]
+def test_a_binary_outcome_happened_or_not_however_often(engine: Engine) -> None:
+    row = decision()
+    store(engine, row)
+    record(
+        engine, *(outcome(row, value, "click", outcome_id=key) for key, value in (("a", 0.0), ("b", 1.0), ("c", 1.0)))
+    )
+    assert summed(engine) == {"click": (1, 1.0, 1.0)}
+
+
+def test_the_highest_version_counts_in_any_order(engine: Engine) -> None:
+    for order in itertools.permutations(range(3)):
+        row = decision()
+        store(engine, row)
+        versions = [outcome(row, value, "revenue", version=version) for version, value in enumerate((5.0, 7.0, 6.0))]
+        before = summed(engine).get("revenue", (0, 0.0, 0.0))
+        for version in order:
+            assert record(engine, versions[version], versions[version]) == [ACCEPTED, DUPLICATE]
+        count, total, _ = summed(engine)["revenue"]
+        assert (count - before[0], total - before[1]) == (1, 6.0)
+
+
+def test_a_retraction_takes_the_outcome_back_and_a_later_version_restates_it(engine: Engine) -> None:
+    row = decision()
+    store(engine, row)
+    record(engine, outcome(row, 1.0))
+    record(engine, outcome(row, None, version=1))
+    assert summed(engine) == {"brier": (0, 0.0, 0.0)}
+    assert rows_in(engine, schema.outcomes) == 2
+    record(engine, outcome(row, 0.0, version=2))
+    assert summed(engine)["brier"][:2] == (1, pytest.approx(0.0625))
+
+
+def test_another_value_for_the_same_version_is_rejected(engine: Engine) -> None:
+    row = decision()
+    store(engine, row)
+    record(engine, outcome(row, None, version=1))
+    receipt = record(engine, outcome(row, 1.0, version=1))[0]
     assert receipt.status == "rejected"
-    assert "not in this ledger" in (receipt.reason or "")
-    assert rows_in(engine, schema.outcomes) == 0
+    assert "already retracted in version 1, not 1; correct it with a higher version" in (receipt.reason or "")
+
+
+def test_an_outcome_after_the_window_is_kept_and_counts_where_the_metric_says_so(engine: Engine) -> None:
+    row = decision()
+    store(engine, row)
+    late = [outcome(row, 1.0, metric, after_s=200_000) for metric in ("click", "late")]
+    assert record(engine, *late) == [ACCEPTED, ACCEPTED]
+    assert summed(engine).keys() == {"brier"}
+    assert rows_in(engine, schema.outcomes) == 2
+
+
+def test_an_outcome_may_come_before_its_decision_and_counts_when_that_comes(engine: Engine) -> None:
+    row = decision(predictions="[0.25,0.5]")
+    early = [outcome(row, 1.0), outcome(row, 1.0, item=1), outcome(row, 1.0, item=7), outcome(row, 1.0, "click")]
+    assert record(engine, *early, early[0]) == [ACCEPTED] * 4 + [DUPLICATE]
+    assert statistics(engine) == []
+    store(engine, row)
+    for _ in range(2):
+        with engine.begin() as connection:
+            Folder().settle(connection, {row.id})
+        assert summed(engine) == {
+            "brier": (2, pytest.approx(0.8125), pytest.approx(0.37890625)),
+            "click": (1, 1.0, 1.0),
+        }
+    assert record(engine, outcome(row, 0.0, version=1)) == [ACCEPTED]
+    assert summed(engine)["brier"][:2] == (2, pytest.approx(0.3125))
+
+
+def test_a_waiting_outcome_counts_with_the_next_one_of_its_item(engine: Engine) -> None:
+    row = decision()
+    record(engine, outcome(row, 5.0, "revenue", outcome_id="a"))
+    store(engine, row)
+    record(engine, outcome(row, 2.0, "revenue", outcome_id="b"))
+    with engine.begin() as connection:
+        Folder().settle(connection, {row.id})
+    assert summed(engine)["revenue"] == (1, 7.0, 49.0)
 
 
 def test_an_item_out_of_range_is_rejected(engine: Engine) -> None:
@@ -111,7 +189,7 @@ def test_outcomes_outside_experiments_are_kept_but_feed_nothing(engine: Engine) 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20, deadline=None)
 @given(st.permutations(range(30)), st.lists(st.integers(1, 7), min_size=1))
 def test_any_order_and_batching_gives_the_same_statistics(engine: Engine, order: list[int], sizes: list[int]) -> None:
-    rows = [decision(predictions=f"[{number / 30}]", arm=number % 3, experiment_id=99) for number in range(30)]
+    rows = [decision(predictions=f"[{number / 30}]", arm=number % 3) for number in range(30)]
     store(engine, *rows)
     with engine.begin() as connection:
         connection.execute(schema.statistics.delete())

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Engine, event
 
-from router.ledger.folding import record_outcomes
+from router.ledger.folding import Folder
 from router.ledger.reading import DecisionTables
 from router.ledger.writing import Claim, claim_keys, insert_decisions, stored_decisions
 from tests.router.ledgers import NOW_MS, decision, outcome
@@ -31,25 +31,25 @@ def scans(engine: Engine) -> Iterator[list[str]]:
     event.remove(engine, "before_cursor_execute", explain)
 
 
-def test_scans_notices_one(engine: Engine) -> None:
-    with scans(engine) as found, engine.begin() as connection:
+def test_scans_notices_one(sqlite_engine: Engine) -> None:
+    with scans(sqlite_engine) as found, sqlite_engine.begin() as connection:
         connection.exec_driver_sql("select * from outcomes where value = 1")
     assert len(found) == 1
 
 
-def test_outcomes_are_recorded_without_a_scan(engine: Engine) -> None:
+def test_outcomes_are_recorded_without_a_scan(sqlite_engine: Engine) -> None:
     rows = [decision() for _ in range(3)]
-    with scans(engine) as found, engine.begin() as connection:
+    with scans(sqlite_engine) as found, sqlite_engine.begin() as connection:
         insert_decisions(connection, rows)
         for _ in range(2):
-            receipts = record_outcomes(connection, [outcome(row) for row in rows], NOW_MS)
+            receipts = Folder().record(connection, [outcome(row) for row in rows], NOW_MS)
     assert [receipt.status for receipt in receipts] == ["duplicate"] * 3
     assert found == []
 
 
-def test_retries_are_found_without_a_scan(engine: Engine) -> None:
+def test_retries_are_found_without_a_scan(sqlite_engine: Engine) -> None:
     rows = [decision() for _ in range(3)]
-    with scans(engine) as found, engine.begin() as connection:
+    with scans(sqlite_engine) as found, sqlite_engine.begin() as connection:
         insert_decisions(connection, rows)
         for _ in range(2):
             bound = claim_keys(connection, [Claim("delay", row.unit + str(n), row.id) for n, row in enumerate(rows)])
@@ -57,12 +57,12 @@ def test_retries_are_found_without_a_scan(engine: Engine) -> None:
     assert found == []
 
 
-def test_a_decision_is_read_without_a_scan(engine: Engine) -> None:
+def test_a_decision_is_read_without_a_scan(sqlite_engine: Engine) -> None:
     row = decision()
-    with engine.begin() as connection:
+    with sqlite_engine.begin() as connection:
         insert_decisions(connection, [row])
-    with scans(engine) as found:
-        tables = DecisionTables(engine)
+    with scans(sqlite_engine) as found:
+        tables = DecisionTables(sqlite_engine)
         tables.read(row.id)
         tables.outcomes(row.id)
     assert found == []

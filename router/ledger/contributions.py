@@ -1,0 +1,96 @@
+"""What the outcomes of one item add to the statistics: a pure function, so that a log can be folded again and compared."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from analysis.statistics.scores import score
+from router.documents import AnyMetric, BinaryMetric, Experiment, RatioMetric, ScoreMetric
+
+
+class Moments(NamedTuple):
+    """Additive sufficient statistics: how many values, their sum and the sum of their squares."""
+
+    count: int
+    total: float
+    squares: float
+
+    def __add__(self, other: tuple[float, ...]) -> "Moments":  # type: ignore[override]
+        return Moments(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))  # type: ignore[arg-type]
+
+    def __sub__(self, other: tuple[float, ...]) -> "Moments":
+        return Moments(*(mine - theirs for mine, theirs in zip(self, other, strict=True)))  # type: ignore[arg-type]
+
+
+NOTHING = Moments(0, 0.0, 0.0)
+
+
+class Stated(NamedTuple):
+    """What was said about an item under one id and version, when that happened, and whether it is counted already."""
+
+    value: float | None
+    occurred_ms: int
+    counted: bool
+
+
+Statements = Mapping[tuple[str, int], Stated]
+"""Everything said about an item, by outcome id and version."""
+
+
+class Fold(NamedTuple):
+    """A statistic that an outcome feeds, and the metric that says how."""
+
+    statistic: str
+    metric: AnyMetric
+
+
+def folds(experiment: Experiment, outcome: str) -> tuple[Fold, ...]:
+    """Return the statistics that outcomes of this name feed."""
+    return tuple(
+        Fold(_statistic(metric, outcome, part), metric)
+        for metric in experiment.metrics
+        for part, name in enumerate(metric.outcome_names())
+        if name == outcome
+    )
+
+
+def is_label(folded: Iterable[Fold]) -> bool:
+    """Return whether the outcome is compared with the decision's prediction."""
+    return any(isinstance(fold.metric, ScoreMetric) for fold in folded)
+
+
+def contribution(metric: AnyMetric, statements: Statements, prediction: float, decided_ms: int) -> Moments:
+    """Return what an item adds to a statistic of the metric.
+
+    Of every outcome id the highest version counts, and not at all if it is retracted. Several outcomes of one item:
+    values add up, a binary one happened or not, and the scores of repeated labels are averaged.
+    """
+    closes_ms = decided_ms + 1000 * metric.window_s
+    values = [
+        stated.value
+        for stated in _newest(statements)
+        if stated.value is not None and not (metric.ignores_late and stated.occurred_ms > closes_ms)
+    ]
+    if not values:
+        return NOTHING
+    value = _combined(metric, values, prediction)
+    return Moments(1, value, value * value)
+
+
+def _combined(metric: AnyMetric, values: list[float], prediction: float) -> float:
+    if isinstance(metric, ScoreMetric):
+        return sum(score(metric.score, prediction, value) for value in values) / len(values)
+    return max(values) if isinstance(metric, BinaryMetric) else sum(values)
+
+
+def _newest(statements: Statements) -> Iterable[Stated]:
+    newest: dict[str, tuple[int, Stated]] = {}
+    for (outcome_id, version), stated in statements.items():
+        if outcome_id not in newest or newest[outcome_id][0] < version:
+            newest[outcome_id] = (version, stated)
+    return [stated for _, stated in newest.values()]
+
+
+def _statistic(metric: AnyMetric, outcome: str, part: int) -> str:
+    if isinstance(metric, RatioMetric):
+        return f"{metric.name}/{'denominator' if part else 'numerator'}"
+    return metric.name if isinstance(metric, ScoreMetric) else outcome

@@ -1,0 +1,75 @@
+"""The few places where SQLite and PostgreSQL are spoken to differently."""
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import chain
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Table, text
+from sqlalchemy.dialects import postgresql, sqlite
+
+from router.ledger.database import is_postgresql
+
+Row = TypeVar("Row")
+
+_LARGEST_CHUNK = 64
+_OUTCOMES_LOCK = 0x7475726E6F7574  # "turnout"
+
+
+def insert_into(connection: Connection, table: Table) -> Any:
+    """Return the database's own `insert`, which knows `on conflict`."""
+    return postgresql.insert(table) if is_postgresql(connection) else sqlite.insert(table)
+
+
+def insert_missing(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert the rows whose key is not there yet; `rows` have their values in the order of the table's columns.
+
+    One statement of many rows releases and retakes the interpreter lock once; `executemany` does so for every row and
+    then waits for the event loop to let go of it.
+    """
+    if not rows:
+        return
+    if is_postgresql(connection):
+        connection.exec_driver_sql(_unnesting(table), tuple(map(list, zip(*rows, strict=True))))
+        return
+    for chunk in chunks(rows):
+        connection.exec_driver_sql(_listing(table, len(chunk)), tuple(chain.from_iterable(chunk)))
+
+
+def lock_outcomes(connection: Connection) -> None:
+    """Let no other process record outcomes until this transaction ends.
+
+    What an outcome adds to the statistics depends on what is known about its item already, so two transactions must
+    not look at the same time. SQLite has one writer at a time anyway.
+    """
+    if is_postgresql(connection):
+        connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _OUTCOMES_LOCK})
+
+
+def chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """Cut rows into chunks whose sizes are powers of two, so that few different statements are ever prepared."""
+    start, size = 0, _LARGEST_CHUNK
+    while start < len(rows):
+        while size > len(rows) - start:
+            size //= 2
+        yield rows[start : start + size]
+        start += size
+
+
+# Only names from our own schema are put into the texts below.
+
+
+@cache
+def _listing(table: Table, rows: int) -> str:
+    columns = [column.name for column in table.columns]
+    placeholders = f"({', '.join('?' * len(columns))})"
+    values = ", ".join([placeholders] * rows)
+    return f"insert into {table.name} ({', '.join(columns)}) values {values} on conflict do nothing"  # noqa: S608
+
+
+@cache
+def _unnesting(table: Table) -> str:
+    columns = ", ".join(column.name for column in table.columns)
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    arrays = ", ".join(f"%s::{column.type.compile(dialect)}[]" for column in table.columns)
+    return f"insert into {table.name} ({columns}) select * from unnest({arrays}) on conflict do nothing"  # noqa: S608
