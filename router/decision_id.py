@@ -78,14 +78,20 @@ class Signer:
             InvalidDecisionId: It is not 44 characters of the alphabet, of another version, or not signed by us.
         """
         raw = decode(text)
-        version, key_id = raw[6] >> 4, raw[6] & 15
+        version = raw[6] >> 4
         if version != _VERSION:
             raise InvalidDecisionId(text, f"it has version {version}; this router writes version {_VERSION}")
-        body, mac = raw[:_BODY_SIZE], raw[_BODY_SIZE:]
-        candidates = [secret for known, secret in self._keys if known == key_id]
-        if not any(hmac.compare_digest(mac, _mac(secret, body)) for secret in candidates):
+        if not self.signed(raw):
             raise InvalidDecisionId(text, "its signature is not ours; send the id exactly as predict returned it")
         return raw, unpack(raw)
+
+    def signed(self, raw: bytes) -> bool:
+        """Return whether raw bytes are an id of this version that one of our secrets signed."""
+        if len(raw) != SIZE or raw[6] >> 4 != _VERSION:
+            return False
+        body, mac = raw[:_BODY_SIZE], raw[_BODY_SIZE:]
+        candidates = [secret for known, secret in self._keys if known == raw[6] & 15]
+        return any(hmac.compare_digest(mac, _mac(secret, body)) for secret in candidates)
 
 
 def encode(raw: bytes) -> str:
