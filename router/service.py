@@ -9,8 +9,12 @@ from models.registry import Registry
 from models.runtime import load
 from router.control import Control
 from router.decision_id import Signer
+from router.errors import LedgerUnavailable
+from router.ledger.batch import BatchWriter
 from router.ledger.control import ControlTables
 from router.ledger.database import open_database, upgrade
+from router.ledger.failover import Failover, LedgerState
+from router.ledger.partitions import ensure_partitions
 from router.ledger.reading import DecisionTables
 from router.ledger.writer import LedgerWriter
 from router.serving.loading import LoadModel, RouteLoader
@@ -24,6 +28,12 @@ RETRY_S = 30.0
 
 REFRESH_S = 0.5
 """How often a process looks for control writes of other processes; the staleness bound is this plus loading time."""
+
+WATCH_S = 0.25
+"""How often a process looks whether a commit hangs."""
+
+PARTITIONS_S = 3600.0
+"""How often a process looks whether the partitions of the coming months are there."""
 
 _logger = logging.getLogger(__name__)
 
@@ -45,7 +55,9 @@ class Service:
     ) -> None:
         engine = open_database(settings.database)
         upgrade(engine)
+        ensure_partitions(engine, clock())
         self._engine = engine
+        self._clock = clock
         self.registry = Registry(settings.registry)
         tables = ControlTables(engine)
         self._tables = tables
@@ -53,11 +65,13 @@ class Service:
         self._routes = Routes(-1, {}, {}, {}, {})
         self._loaded_at = 0.0
         self._refreshing = asyncio.Lock()
-        self._polling: asyncio.Task[None] | None = None
+        self._partitioned_at = time.monotonic()
+        self._tasks: list[asyncio.Task[None]] = []
         self.signer = Signer(settings.secrets())
         self.decisions = DecisionTables(engine)
         self.control = Control(tables, self.registry, clock)
-        self._writer = LedgerWriter(engine, queue_size=settings.queue_size, clock=clock)
+        self._store = Failover(engine, BatchWriter(clock), settings.spool, max_spool_bytes=settings.spool_max_bytes)
+        self._writer = LedgerWriter(self._store, queue_size=settings.queue_size, timeout_s=settings.ledger_timeout_s)
         self.predictor = Predictor(
             self.routes, self.refresh, self._writer, self.signer, max_batch=settings.max_batch, clock=clock
         )
@@ -69,17 +83,22 @@ class Service:
         """Return the current snapshot."""
         return self._routes
 
+    def ledger_state(self) -> LedgerState:
+        """Return whether the ledger is there, and how much waits in the spool."""
+        return self._store.state()
+
     async def start(self) -> None:
         """Load the models, begin to commit and begin to follow other processes' writes."""
         self._writer.start()
         await self.refresh()
-        self._polling = asyncio.create_task(self._poll())
+        self._tasks = [asyncio.create_task(self._poll()), asyncio.create_task(self._watch())]
 
     async def stop(self) -> None:
         """Commit what is queued and release everything."""
-        if self._polling is not None:
-            self._polling.cancel()
-            await asyncio.wait([self._polling])
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         await asyncio.to_thread(self._writer.stop)
         self.predictor.close()
         self._engine.dispose()
@@ -97,9 +116,26 @@ class Service:
         return bool(self._routes.problems) and time.monotonic() - self._loaded_at > RETRY_S
 
     async def _poll(self) -> None:
+        away = False
         while True:
             await asyncio.sleep(REFRESH_S)
             try:
                 await self.refresh()
+                await self._make_partitions()
+                away = False
+            except LedgerUnavailable as error:
+                if not away:
+                    _logger.warning("cannot look for changes; the last routes stay in use: %s", error)
+                away = True
             except Exception:
                 _logger.exception("cannot refresh the routes; the last ones stay in use")
+
+    async def _make_partitions(self) -> None:
+        if time.monotonic() - self._partitioned_at > PARTITIONS_S:
+            await asyncio.to_thread(ensure_partitions, self._engine, self._clock())
+            self._partitioned_at = time.monotonic()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_S)
+            self._writer.watch()

@@ -1,4 +1,4 @@
-"""What the outcomes of one item add to the statistics: a pure function, so that a log can be folded again and compared."""
+"""What the outcomes of one item add to the statistics: pure, so that a log can be folded again and compared."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from router.documents import AnyMetric, BinaryMetric, Experiment, RatioMetric, S
 class Moments(NamedTuple):
     """Additive sufficient statistics: how many values, their sum and the sum of their squares."""
 
-    count: int
+    n: int
     total: float
     squares: float
 

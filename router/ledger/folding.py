@@ -215,7 +215,7 @@ def _statistics_row(key: _Statistic, change: Moments) -> dict[str, object]:
         "metric": metric,
         "minute": minute,
         "shard": _SHARD,
-        "count": change.count,
+        "count": change.n,
         "sum": change.total,
         "sum_squares": change.squares,
     }

@@ -2,15 +2,14 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
-from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
-
 from router.errors import LedgerUnavailable, Overloaded
-from router.ledger.batch import Assign, BatchWriter, Decide, Job, Observe
+from router.ledger.batch import Assign, Decide, Job, Observe
+from router.ledger.failover import Failover
 from router.ledger.records import AssignmentRow, DecisionRow, Observation, Receipt
 
 _LARGEST_BATCH = 1024
@@ -21,25 +20,38 @@ class _Waiting(NamedTuple):
     future: asyncio.Future[Any]
 
 
-class LedgerWriter:
-    """The one writer of decisions and outcomes in this process.
+class _InFlight(NamedTuple):
+    batch: list[_Waiting]
+    since_s: float
 
-    Used from one event loop: `decide` and `observe` return when their rows are durable, or raise and stored nothing.
-    Jobs of one turn of the loop are handed to the thread together, which costs one hand-over instead of one per job.
+
+class LedgerWriter:
+    """The one writer of decisions, first assignments and outcomes in this process.
+
+    Used from one event loop: `decide`, `assign` and `observe` return when their rows are durable, or raise and stored
+    nothing. Jobs of one turn of the loop are handed to the thread together, which costs one hand-over instead of one
+    per job.
+
+    A commit that hangs, because the network or the database does, is given up by `watch`: another thread takes over
+    with the spool. Should the first commit succeed after all, draining the same jobs changes nothing.
     """
 
-    def __init__(self, engine: Engine, *, queue_size: int, clock: Callable[[], int]) -> None:
-        self._engine = engine
+    def __init__(self, store: Failover, *, queue_size: int, timeout_s: float) -> None:
+        self._store = store
         self._queue_size = queue_size
-        self._batch = BatchWriter(clock)
+        self._timeout_s = timeout_s
         self._waiting = 0
         self._gathered: list[_Waiting] = []
         self._batches: SimpleQueue[list[_Waiting] | None] = SimpleQueue()
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
+        self._turn = threading.Lock()
+        self._generation = 0
+        self._in_flight: _InFlight | None = None
+        self._thread = self._new_thread([])
 
     def start(self) -> None:
-        """Start the writer's thread."""
+        """Start the writer's thread and the store behind it."""
+        self._store.start()
         self._thread.start()
 
     def stop(self) -> None:
@@ -47,18 +59,36 @@ class LedgerWriter:
         self._stopping = True
         self._hand_over()
         self._batches.put(None)
-        self._thread.join()
+        while self._thread.is_alive():
+            self._thread.join(self._timeout_s)
+            if self.watch():
+                # The thread that hangs may have taken the other one's end with it.
+                self._batches.put(None)
+        self._store.stop()
 
     def depth(self) -> int:
         """Return how many rows wait for their commit."""
         return self._waiting
+
+    def watch(self) -> bool:
+        """Give up a commit that takes too long, and return whether there was one; to be called a few times a second."""
+        with self._turn:
+            stuck = self._in_flight
+            if stuck is None or time.monotonic() - stuck.since_s < self._timeout_s:
+                return False
+            self._generation += 1
+            self._in_flight = None
+        self._store.leave(f"a commit took more than {self._timeout_s:g} s")
+        self._thread = self._new_thread(stuck.batch)
+        self._thread.start()
+        return True
 
     async def decide(self, row: DecisionRow, key: str | None) -> DecisionRow:
         """Store a decision and return the one to answer with: an earlier one where the client's key is known.
 
         Raises:
             Overloaded: The queue is full.
-            LedgerUnavailable: The transaction did not commit.
+            LedgerUnavailable: Neither the ledger nor the spool could take it.
         """
         stored: DecisionRow = await self._hand_in(Decide(row, key))
         return stored
@@ -91,47 +121,47 @@ class LedgerWriter:
             self._batches.put(self._gathered)
             self._gathered = []
 
-    def _run(self) -> None:
-        batch: list[_Waiting] | None = []
-        while batch is not None:
-            batch = self._batches.get()
-            jobs = batch or []
-            # Whatever gathered during the last commit goes into this one.
-            while batch is not None and _weight(jobs) < _LARGEST_BATCH and not self._batches.empty():
-                batch = self._batches.get()
-                jobs += batch or []
-            if jobs:
-                results = self._commit([waiting.job for waiting in jobs])
-                jobs[0].future.get_loop().call_soon_threadsafe(self._resolve, jobs, results)
+    def _new_thread(self, first: list[_Waiting]) -> threading.Thread:
+        name = f"ledger-writer-{self._generation}"
+        return threading.Thread(target=self._run, args=(self._generation, first), name=name, daemon=True)
 
-    def _resolve(self, batch: Sequence[_Waiting], results: Sequence[Any]) -> None:
+    def _run(self, generation: int, first: list[_Waiting]) -> None:
+        session = self._store.session()
+        batch, goes_on = first, True
+        while goes_on:
+            if not batch:
+                batch, goes_on = self._next()
+            if batch:
+                with self._turn:
+                    self._in_flight = _InFlight(batch, time.monotonic())
+                answers = self._store.commit(session, [waiting.job for waiting in batch])
+                with self._turn:
+                    if generation != self._generation:
+                        break
+                    self._in_flight = None
+                batch[0].future.get_loop().call_soon_threadsafe(self._resolve, batch, answers)
+                batch = []
+        session.close()
+
+    def _next(self) -> tuple[list[_Waiting], bool]:
+        """Return what has gathered since the last commit, and whether more may come."""
+        batch = self._batches.get()
+        jobs = batch or []
+        while batch is not None and _weight(jobs) < _LARGEST_BATCH and not self._batches.empty():
+            batch = self._batches.get()
+            jobs += batch or []
+        return jobs, batch is not None
+
+    def _resolve(self, batch: Sequence[_Waiting], answers: Sequence[Any]) -> None:
         self._waiting -= _weight(batch)
-        for (_, future), result in zip(batch, results, strict=True):
+        for (_, future), answer in zip(batch, answers, strict=True):
             if future.done():
                 continue
-            if isinstance(result, Exception):
-                future.set_exception(result)
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
             else:
-                future.set_result(result)
-
-    def _commit(self, batch: Sequence[Job]) -> list[Any]:
-        """Commit the batch; if it fails, commit job by job, so that one bad row cannot fail its neighbours."""
-        try:
-            with self._engine.begin() as connection:
-                return self._batch.write(connection, batch)
-        except Exception as error:  # noqa: BLE001 (every caller is told; the thread must live on)
-            # What ails the database fails every job: trying each alone would wait for its lock each time.
-            if len(batch) == 1 or isinstance(error, OperationalError):
-                return [_unavailable(error)] * len(batch)
-            return [result for job in batch for result in self._commit([job])]
+                future.set_result(answer)
 
 
 def _weight(batch: Sequence[_Waiting]) -> int:
     return sum(waiting.job.weight for waiting in batch)
-
-
-def _unavailable(error: Exception) -> LedgerUnavailable:
-    reason = error.orig if isinstance(error, SQLAlchemyError) and hasattr(error, "orig") else error
-    unavailable = LedgerUnavailable(f"the ledger did not commit ({reason}); nothing was stored, try again")
-    unavailable.__cause__ = error
-    return unavailable

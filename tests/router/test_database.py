@@ -7,7 +7,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, select, text
+from sqlalchemy import Engine, func, select, text
 
 import router.ledger
 from router.decision_id import DecisionId
@@ -85,25 +85,11 @@ def test_every_month_gets_its_partition_ahead_of_time(tmp_path: Path) -> None:
             ensure_partitions(engine, december_ms)
         with engine.begin() as connection:
             insert_decisions(connection, [row])
-            counts = {
-                name: connection.execute(text(f"select count(*) from {name}")).scalar()
-                for name in (
-                    "decisions_2025_12",
-                    "decisions_2026_01",
-                    "decisions_2026_02",
-                    "decisions_rest",
-                    "decisions",
-                )
-            }
+            where = select(func.count(), text("tableoid::regclass::text")).select_from(schema.decisions)
+            counts = {name: n for n, name in connection.execute(where.group_by(text("2")))}
             assert connection.execute(text("select to_regclass('outcomes_2026_02')")).scalar() is not None
         engine.dispose()
-    assert counts == {
-        "decisions_2025_12": 1,
-        "decisions_2026_01": 0,
-        "decisions_2026_02": 0,
-        "decisions_rest": 1,
-        "decisions": 2,
-    }
+    assert counts == {"decisions_2025_12": 1, "decisions_rest": 1}
 
 
 def test_a_month_with_rows_in_the_rest_stays_there(tmp_path: Path) -> None:

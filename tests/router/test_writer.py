@@ -1,20 +1,27 @@
 import asyncio
-import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, event, select, text
+from sqlalchemy import Engine, select
 
 from router.errors import LedgerUnavailable, Overloaded
 from router.ledger import schema
-from router.ledger.records import DecisionRow
+from router.ledger.batch import BatchWriter
+from router.ledger.failover import Failover
+from router.ledger.records import AssignmentRow, DecisionRow
 from router.ledger.writer import LedgerWriter
 from tests.router.ledgers import NOW_MS, decision, outcome, rows_in
 
 
+def new_writer(engine: Engine, folder: Path, queue_size: int = 1000) -> LedgerWriter:
+    store = Failover(engine, BatchWriter(lambda: NOW_MS), folder / "spool", max_spool_bytes=100_000_000)
+    return LedgerWriter(store, queue_size=queue_size, timeout_s=0.5)
+
+
 @pytest.fixture
-def writer(engine: Engine) -> Iterator[LedgerWriter]:
-    writer = LedgerWriter(engine, queue_size=1000, clock=lambda: NOW_MS)
+def writer(engine: Engine, tmp_path: Path) -> Iterator[LedgerWriter]:
+    writer = new_writer(engine, tmp_path)
     writer.start()
     yield writer
     writer.stop()
@@ -76,20 +83,19 @@ def test_a_row_that_cannot_be_stored_fails_alone(engine: Engine, writer: LedgerW
     assert rows_in(engine, schema.decisions) == 1
 
 
-def test_a_failed_commit_acknowledges_nothing_and_the_writer_lives_on(engine: Engine, writer: LedgerWriter) -> None:
-    with engine.begin() as connection:
-        connection.execute(text("alter table decisions rename to away"))
-    with pytest.raises(LedgerUnavailable, match="no such table: decisions"):
-        asyncio.run(writer.decide(decision(), None))
-    with engine.begin() as connection:
-        connection.execute(text("alter table away rename to decisions"))
-    row = decision()
-    assert asyncio.run(writer.decide(row, None)) == row
-    assert rows_in(engine, schema.decisions) == 1
+def test_assign_returns_the_first_assignment_of_a_unit(engine: Engine, writer: LedgerWriter) -> None:
+    first, second = (AssignmentRow(1, "Zoë", epoch, epoch % 2, 5000, NOW_MS) for epoch in (3, 4))
+    other = AssignmentRow(2, "Zoë", 4, 0, 5000, NOW_MS)
+
+    async def assign() -> list[AssignmentRow]:
+        standing = [await writer.assign(first)]
+        return standing + list(await asyncio.gather(*(writer.assign(row) for row in (second, other, first))))
+
+    assert asyncio.run(assign()) == [first, first, other, first]
 
 
-def test_a_full_queue_refuses(engine: Engine) -> None:
-    writer = LedgerWriter(engine, queue_size=2, clock=lambda: NOW_MS)
+def test_a_full_queue_refuses(engine: Engine, tmp_path: Path) -> None:
+    writer = new_writer(engine, tmp_path, queue_size=2)
 
     async def fill() -> None:
         waiting = [asyncio.ensure_future(writer.decide(decision(), None)) for _ in range(2)]
@@ -105,24 +111,8 @@ def test_a_full_queue_refuses(engine: Engine) -> None:
     assert rows_in(engine, schema.decisions) == 2
 
 
-def test_a_locked_database_refuses_everybody_at_once(engine: Engine, writer: LedgerWriter) -> None:
-    event.listen(engine, "connect", lambda connection, _: connection.execute("pragma busy_timeout = 300"))
-    engine.dispose()
-
-    async def many() -> list[DecisionRow | BaseException]:
-        return list(await asyncio.gather(*(writer.decide(decision(), None) for _ in range(8)), return_exceptions=True))
-
-    with engine.begin():
-        start = time.monotonic()
-        results = asyncio.run(many())
-        waited = time.monotonic() - start
-    assert all(isinstance(result, LedgerUnavailable) for result in results)
-    # One wait for the lock, or two if the loop handed the jobs over in two turns; not one for each job.
-    assert waited < 8 * 0.3
-
-
-def test_stop_commits_what_is_queued(engine: Engine) -> None:
-    writer = LedgerWriter(engine, queue_size=100, clock=lambda: NOW_MS)
+def test_stop_commits_what_is_queued(engine: Engine, tmp_path: Path) -> None:
+    writer = new_writer(engine, tmp_path)
 
     async def stop_with_work() -> None:
         waiting = [asyncio.ensure_future(writer.decide(decision(), None)) for _ in range(20)]
