@@ -10,7 +10,7 @@ from sqlalchemy import Engine, func, make_url, select, text
 
 from router.errors import LedgerUnavailable
 from router.ledger import schema
-from router.ledger.batch import BatchWriter, Decide, Observe
+from router.ledger.batch import BatchWriter, Decide, Job, Observe
 from router.ledger.database import open_database, upgrade
 from router.ledger.failover import Failover
 from router.ledger.records import DecisionRow, Receipt
@@ -193,7 +193,7 @@ def test_a_killed_process_leaves_a_spool_that_the_next_one_drains(engine: Engine
 def test_draining_again_what_was_committed_before_a_kill_changes_nothing(engine: Engine, tmp_path: Path) -> None:
     store = new_store(engine, tmp_path)
     rows = [decision(), decision()]
-    jobs = [Decide(rows[0], "order-1"), Decide(rows[1], None), Observe(tuple(outcome(row) for row in rows))]
+    jobs: list[Job] = [Decide(rows[0], "order-1"), Decide(rows[1], None), Observe(tuple(outcome(row) for row in rows))]
     for _ in range(3):
         store.session().run(lambda connection: BatchWriter(lambda: NOW_MS).drain(connection, jobs))
     assert rows_in(engine, schema.decisions) == rows_in(engine, schema.outcomes) == 2

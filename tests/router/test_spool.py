@@ -48,8 +48,7 @@ def test_a_full_spool_refuses_and_keeps_what_it_has(tmp_path: Path) -> None:
     spool = open_spool(tmp_path, max_bytes=200_000)
     batch = [Decide(decision(unit="u" * 500), None)] * 10
     with pytest.raises(LedgerUnavailable, match="takes nothing more"):
-        for _ in range(1000):
-            spool.append(batch)
+        list(map(spool.append, [batch] * 1000))
     stored = len(spool)
     assert 0 < stored == len(spool.first(stored + 1))
     spool.remove(spool.first(stored // 2)[-1].seq)
