@@ -21,7 +21,10 @@ _CHANGEABLE_WHILE_RUNNING = {"allocation", "holdout", "traffic"}
 
 
 class Control:
-    """Reads and changes endpoints and experiments; every method blocks on the database, so call it from a thread."""
+    """Reads and changes endpoints and experiments; every method blocks on the database, so call it from a thread.
+
+    `actor` is who asks for a change, as the audit log names them.
+    """
 
     def __init__(self, tables: ControlTables, registry: Registry, clock: Callable[[], int]) -> None:
         self._tables = tables
@@ -36,13 +39,13 @@ class Control:
         """Return one endpoint, or raise UnknownEndpoint."""
         return self._tables.endpoint(name)
 
-    def create_endpoint(self, document: Endpoint) -> EndpointRecord:
+    def create_endpoint(self, document: Endpoint, *, actor: str) -> EndpointRecord:
         """Create an endpoint whose champion is in the registry."""
         self._signature(document.champion)
-        self._tables.create_endpoint(document, self._clock())
+        self._tables.create_endpoint(document, self._clock(), actor=actor)
         return self._tables.endpoint(document.name)
 
-    def replace_endpoint(self, document: Endpoint, if_match: str | None) -> EndpointRecord:
+    def replace_endpoint(self, document: Endpoint, if_match: str | None, *, actor: str) -> EndpointRecord:
         """Replace an endpoint.
 
         Raises:
@@ -54,7 +57,7 @@ class Control:
         champion = self._registry.verify(ModelReference.parse(document.champion)).signature
         for difference in self._misfits(current.document, document.champion, champion):
             raise InvalidDocument(difference, field="champion")
-        self._tables.replace_endpoint(document, revision, self._clock())
+        self._tables.replace_endpoint(document, revision, self._clock(), actor=actor)
         return self._tables.endpoint(document.name)
 
     def _misfits(self, current: Endpoint, reference: str, champion: Signature) -> Iterator[str]:
@@ -83,13 +86,13 @@ class Control:
         """Return an experiment's epochs, oldest first."""
         return self._tables.epochs(self._tables.experiment(name).id)
 
-    def create_experiment(self, document: Experiment) -> ExperimentRecord:
+    def create_experiment(self, document: Experiment, *, actor: str) -> ExperimentRecord:
         """Create an experiment as a draft."""
         self._check(document)
-        self._tables.create_experiment(document, self._clock())
+        self._tables.create_experiment(document, self._clock(), actor=actor)
         return self._tables.experiment(document.name)
 
-    def replace_experiment(self, document: Experiment, if_match: str | None) -> ExperimentRecord:
+    def replace_experiment(self, document: Experiment, if_match: str | None, *, actor: str) -> ExperimentRecord:
         """Replace a draft's document, or the weights, holdout and traffic of a started experiment.
 
         New weights are a new epoch, which moves the fewest possible units.
@@ -104,9 +107,9 @@ class Control:
         if record.epoch is not None:
             _refuse_changes(record, document)
             change = _reweighted(record.epoch, change)
-        return self._apply(record, change)
+        return self._apply(record, change, actor, "replace")
 
-    def start(self, name: str, if_match: str | None) -> ExperimentRecord:
+    def start(self, name: str, if_match: str | None, *, actor: str) -> ExperimentRecord:
         """Start a draft: its first epoch lays the arms out in order."""
         record, change = self._begin(name, if_match)
         _require_state(record, "start", "draft")
@@ -115,34 +118,34 @@ class Control:
         started = msgspec.structs.replace(
             change, state="running", started_ms=self._clock(), epoch=epoch, reason="start"
         )
-        return self._apply(record, started)
+        return self._apply(record, started, actor, "start")
 
-    def pause(self, name: str, if_match: str | None) -> ExperimentRecord:
+    def pause(self, name: str, if_match: str | None, *, actor: str) -> ExperimentRecord:
         """Stop taking units; the champion serves them until the experiment is resumed."""
-        return self._move(name, if_match, "pause", "running", "paused")
+        record, change = self._begin(name, if_match)
+        _require_state(record, "pause", "running")
+        return self._apply(record, msgspec.structs.replace(change, state="paused"), actor, "pause")
 
-    def resume(self, name: str, if_match: str | None) -> ExperimentRecord:
+    def resume(self, name: str, if_match: str | None, *, actor: str) -> ExperimentRecord:
         """Take units again, with the epoch of before: every unit gets the arm that it had."""
-        return self._move(name, if_match, "resume", "paused", "running")
+        record, change = self._begin(name, if_match)
+        _require_state(record, "resume", "paused")
+        return self._apply(record, msgspec.structs.replace(change, state="running"), actor, "resume")
 
-    def conclude(self, name: str, if_match: str | None) -> ExperimentRecord:
+    def conclude(self, name: str, if_match: str | None, *, actor: str) -> ExperimentRecord:
         """End the experiment for good; outcomes of its decisions are still counted."""
         record, change = self._begin(name, if_match)
         _require_state(record, "conclude", "running", "paused")
-        return self._apply(record, msgspec.structs.replace(change, state="concluded", ended_ms=self._clock()))
-
-    def _move(self, name: str, if_match: str | None, verb: str, before: State, after: State) -> ExperimentRecord:
-        record, change = self._begin(name, if_match)
-        _require_state(record, verb, before)
-        return self._apply(record, msgspec.structs.replace(change, state=after))
+        concluded = msgspec.structs.replace(change, state="concluded", ended_ms=self._clock())
+        return self._apply(record, concluded, actor, "conclude")
 
     def _begin(self, name: str, if_match: str | None) -> tuple[ExperimentRecord, Change]:
         record = self._tables.experiment(name)
         _checked_revision(f"experiment {name!r}", if_match, record.revision)
         return record, Change(record.document, record.state, record.started_ms, record.ended_ms)
 
-    def _apply(self, record: ExperimentRecord, change: Change) -> ExperimentRecord:
-        self._tables.change_experiment(record, change, self._clock())
+    def _apply(self, record: ExperimentRecord, change: Change, actor: str, action: str) -> ExperimentRecord:
+        self._tables.change_experiment(record, change, self._clock(), actor=actor, action=action)
         return self._tables.experiment(record.document.name)
 
     def _check(self, document: Experiment) -> None:
@@ -168,7 +171,7 @@ def _checked_revision(thing: str, if_match: str | None, current: int) -> int:
     text = if_match.removeprefix("W/").strip('"')
     if text == ANY_REVISION:
         return current
-    if not text.isdigit() or int(text) != current:
+    if text != str(current):
         raise RevisionMismatch(thing, current, text)
     return current
 

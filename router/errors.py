@@ -6,10 +6,17 @@
     │   ├── InvalidDocument       an endpoint or experiment contradicts itself or what is registered
     │   └── InvalidDecisionId     a decision id that this router did not sign
     ├── RequestTooLarge
+    ├── Unauthenticated           the call needs an API key
+    │   ├── KeyRequired           it carries none
+    │   ├── InvalidKey            it carries one that is not ours
+    │   └── RevokedKey
+    ├── ScopeMissing              the key does not allow this call
+    ├── RateExceeded              the key was used more often than it may be
     ├── NotFound
     │   ├── UnknownEndpoint
     │   ├── UnknownExperiment
-    │   └── UnknownDecision
+    │   ├── UnknownDecision
+    │   └── UnknownKey
     ├── Conflict                  the resource is not in a state that allows this
     │   └── AlreadyExists
     ├── RevisionRequired          a write without If-Match
@@ -58,6 +65,52 @@ class RequestTooLarge(TurnoutError):
     """The body or batch exceeds its limit."""
 
 
+class Unauthenticated(TurnoutError):
+    """The call needs an API key; nothing of what was sent stands in the message."""
+
+
+class KeyRequired(Unauthenticated):
+    """The call carries no key."""
+
+    def __init__(self) -> None:
+        super().__init__("this router needs an API key: send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`")
+
+
+class InvalidKey(Unauthenticated):
+    """The call carries a key that is not ours."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the API key is not one of this router's; send it whole, as `turnout key create` printed it, or ask an "
+            "operator for another"
+        )
+
+
+class RevokedKey(Unauthenticated):
+    """The key is ours but was revoked."""
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"API key {key_id!r} is revoked; ask an operator for another")
+
+
+class ScopeMissing(TurnoutError):
+    """The key does not allow this call."""
+
+    def __init__(self, key_id: str, scopes: list[str], needed: str) -> None:
+        super().__init__(
+            f"API key {key_id!r} has the scopes {', '.join(scopes)}, but this call needs {needed!r}; use a key that "
+            f"has it, such as from: turnout key create --scope {needed} --name NAME"
+        )
+
+
+class RateExceeded(TurnoutError):
+    """The key was used more often than it may be."""
+
+    def __init__(self, key_id: str, rate_per_s: float, retry_after_s: float) -> None:
+        super().__init__(f"API key {key_id!r} is limited to {rate_per_s:g} calls per second; slow down")
+        self.retry_after_s = retry_after_s
+
+
 class NotFound(TurnoutError):
     """There is no such resource."""
 
@@ -81,6 +134,13 @@ class UnknownDecision(NotFound):
 
     def __init__(self, text: str) -> None:
         super().__init__(f"decision {text!r} is not in this ledger")
+
+
+class UnknownKey(NotFound):
+    """There is no API key of that id."""
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"there is no API key {key_id!r}; see: turnout key list")
 
 
 class Conflict(TurnoutError):

@@ -10,6 +10,8 @@ from models.runtime import load
 from router.control import Control
 from router.decision_id import Signer
 from router.errors import LedgerUnavailable
+from router.key_watch import KeyWatch
+from router.ledger.audit import AuditTables
 from router.ledger.batch import BatchWriter
 from router.ledger.control import ControlTables
 from router.ledger.database import open_database, upgrade
@@ -70,6 +72,8 @@ class Service:
         self.signer = Signer(settings.secrets())
         self.decisions = DecisionTables(engine)
         self.control = Control(tables, self.registry, clock)
+        self.audit = AuditTables(engine)
+        self.keys = KeyWatch(engine, clock)
         self._store = Failover(engine, BatchWriter(clock), settings.spool, max_spool_bytes=settings.spool_max_bytes)
         self._writer = LedgerWriter(self._store, queue_size=settings.queue_size, timeout_s=settings.ledger_timeout_s)
         self.predictor = Predictor(
@@ -90,6 +94,7 @@ class Service:
     async def start(self) -> None:
         """Load the models, begin to commit and begin to follow other processes' writes."""
         self._writer.start()
+        await self.keys.start()
         await self.refresh()
         self._tasks = [asyncio.create_task(self._poll()), asyncio.create_task(self._watch())]
 
@@ -100,6 +105,7 @@ class Service:
         if self._tasks:
             await asyncio.wait(self._tasks)
         await asyncio.to_thread(self._writer.stop)
+        await self.keys.stop()
         self.predictor.close()
         self._engine.dispose()
 

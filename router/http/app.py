@@ -3,14 +3,17 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from litestar import Litestar
+from litestar import Litestar, Router
 from litestar.di import Provide
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import SwaggerRenderPlugin
+from litestar.openapi.spec import Components
 
+from router.http.access import SECURITY, SECURITY_SCHEMES, caller_of, check_scopes, guard, public
 from router.http.control_plane import CONTROL_PLANE
 from router.http.data_plane import data_plane
 from router.http.health import live, ready
+from router.http.metrics import metrics
 from router.http.problems import HANDLERS
 from router.service import Service
 from router.settings import Settings, load
@@ -37,14 +40,30 @@ def application(service: Service, *, max_body_bytes: int) -> Litestar:
         finally:
             await service.stop()
 
-    return Litestar(
-        [*data_plane(service), *CONTROL_PLANE, live, ready],
-        dependencies={"service": Provide(lambda: service, sync_to_thread=False)},
+    app = Litestar(
+        [*data_plane(service), *CONTROL_PLANE, live, ready, metrics],
+        guards=[guard(service.keys.gate)],
+        dependencies={
+            "service": Provide(lambda: service, sync_to_thread=False),
+            "caller": Provide(caller_of, sync_to_thread=False),
+        },
         exception_handlers=HANDLERS,
         lifespan=[lifespan],
-        openapi_config=OpenAPIConfig(
-            title="Turnout", version="1", description=_DESCRIPTION, render_plugins=[SwaggerRenderPlugin()]
-        ),
+        openapi_config=_openapi(),
         request_max_body_size=max_body_bytes,
         logging_config=None,
+    )
+    check_scopes(app)
+    return app
+
+
+def _openapi() -> OpenAPIConfig:
+    return OpenAPIConfig(
+        title="Turnout",
+        version="1",
+        description=_DESCRIPTION,
+        security=SECURITY,
+        components=Components(security_schemes=SECURITY_SCHEMES),
+        render_plugins=[SwaggerRenderPlugin()],
+        openapi_router=Router("/schema", route_handlers=[], include_in_schema=False, opt=public()["opt"]),
     )

@@ -10,6 +10,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 from litestar.status_codes import HTTP_200_OK
 
+from router.http.access import caller_of, needs
 from router.http.examples import OutcomesOperation, PredictOperation
 from router.http.views import DecisionView, decision_view
 from router.ledger.records import Receipt
@@ -43,6 +44,7 @@ def data_plane(service: Service) -> list[HTTPRouteHandler]:
         status_code=HTTP_200_OK,
         operation_class=PredictOperation,
         tags=["predict"],
+        **needs("predict", 400, 404, 409, 413, 500),
         summary="Predict, and record which model version did and with which probability it was chosen",
     )
     async def predict(endpoint: FromPath[str], request: Request[Any, Any, State]) -> Response[bytes]:
@@ -55,6 +57,7 @@ def data_plane(service: Service) -> list[HTTPRouteHandler]:
         status_code=HTTP_200_OK,
         operation_class=OutcomesOperation,
         tags=["outcomes"],
+        **needs("outcome", 400, 413),
         summary="Post what came of decisions: one outcome or a list",
     )
     async def post_outcomes(request: Request[Any, Any, State]) -> Response[bytes]:
@@ -66,7 +69,7 @@ def data_plane(service: Service) -> list[HTTPRouteHandler]:
             content = _encode(ReceiptView(*await service.outcomes.record_one(body)))
         return Response(content, media_type=MediaType.JSON)
 
-    @get("/v1/decisions/{decision_id:str}", tags=["decisions"])
+    @get("/v1/decisions/{decision_id:str}", tags=["decisions"], **needs("read", 400, 404))
     async def read_decision(decision_id: FromPath[str]) -> DecisionView:
         """Return what was decided and what came of it."""
         raw, _ = service.signer.parse(decision_id)

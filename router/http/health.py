@@ -5,6 +5,7 @@ from litestar import Response, get
 from litestar.di import NamedDependency
 from litestar.status_codes import HTTP_200_OK, HTTP_503_SERVICE_UNAVAILABLE
 
+from router.http.access import public
 from router.service import Service
 
 
@@ -16,13 +17,13 @@ class Readiness(msgspec.Struct, frozen=True):
     problems: dict[str, str]
 
 
-@get("/health/live", sync_to_thread=False, tags=["health"])
+@get("/health/live", sync_to_thread=False, tags=["health"], **public())
 def live() -> dict[str, str]:
     """Answer as long as the process handles requests."""
     return {"status": "live"}
 
 
-@get("/health/ready", sync_to_thread=False, tags=["health"])
+@get("/health/ready", sync_to_thread=False, tags=["health"], **public())
 def ready(service: NamedDependency[Service]) -> Response[Readiness]:
     """Answer 200 while an endpoint can answer, `degraded` when some model could not be loaded; else 503."""
     routes = service.routes()

@@ -1,9 +1,12 @@
 """Errors as RFC 9457 problem details: one table from every error class to its status."""
 
 import logging
+import math
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
+import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 
@@ -13,6 +16,9 @@ from router import errors
 STATUS: dict[type[Exception], HTTPStatus] = {
     errors.InvalidRequest: HTTPStatus.BAD_REQUEST,
     errors.RequestTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    errors.ScopeMissing: HTTPStatus.FORBIDDEN,
+    errors.RateExceeded: HTTPStatus.TOO_MANY_REQUESTS,
     errors.NotFound: HTTPStatus.NOT_FOUND,
     errors.Conflict: HTTPStatus.CONFLICT,
     errors.RevisionRequired: HTTPStatus.PRECONDITION_REQUIRED,
@@ -41,41 +47,53 @@ def status_of(error: Exception) -> HTTPStatus:
     return HTTPStatus.INTERNAL_SERVER_ERROR
 
 
-def problem(status: int, title: str, detail: str, **members: Any) -> Response[dict[str, Any]]:
-    """Return a problem-details response; `members` that are None are left out."""
-    extra = {name: value for name, value in members.items() if value is not None}
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
-    content = {"type": "about:blank", "title": title, "status": int(status), "detail": detail, **extra}
-    return Response(content, status_code=int(status), media_type=MEDIA_TYPE, headers=headers)
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """What went wrong (RFC 9457): `code` never changes, `field` names what is wrong in the request, where it can."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str
+    field: str | msgspec.UnsetType = msgspec.UNSET
 
 
-def from_known_error(_: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
+def problem(
+    status: HTTPStatus, detail: str, code: str, *, field: str | None = None, headers: Mapping[str, str] | None = None
+) -> Response[Problem]:
+    """Return a problem-details response."""
+    content = Problem(title=status.phrase, status=status, detail=detail, code=code, field=field or msgspec.UNSET)
+    return Response(content, status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
+
+
+def from_known_error(_: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
     """Answer an error of ours: status by the table, `code` by its class, `field` where it names one."""
     status = status_of(error)
-    return problem(status, status.phrase, str(error), code=_code(type(error)), field=getattr(error, "field", None))
+    field = getattr(error, "field", None)
+    return problem(status, str(error), _code(type(error)), field=field, headers=_headers(error, status))
 
 
-def from_http_exception(_: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, Any]]:
+def from_http_exception(_: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
     """Answer what Litestar raised: unknown path or method, body too large, a document that does not fit its type."""
-    phrase = HTTPStatus(error.status_code).phrase
+    status = HTTPStatus(error.status_code)
     if isinstance(error, ValidationException) and isinstance(error.extra, list):
         details = "; ".join(f"{item.get('key', 'body')}: {item['message']}" for item in error.extra)
-        return problem(error.status_code, phrase, details or error.detail, code="invalid-request")
-    return problem(error.status_code, phrase, error.detail or phrase, code=_slug(phrase))
+        return problem(status, details or error.detail, "invalid-request")
+    return problem(status, error.detail or status.phrase, _slug(status.phrase), headers=error.headers)
 
 
-def from_bug(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
+def from_bug(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
     """Answer what nobody foresaw, without telling the client what it was."""
     _logger.error("unhandled error on %s %s", request.method, request.url.path, exc_info=error)
     status = HTTPStatus.INTERNAL_SERVER_ERROR
-    return problem(status, status.phrase, "the router failed; its log has the details", code=_slug(status.phrase))
+    return problem(status, "the router failed; its log has the details", _slug(status.phrase))
 
 
-def from_unreadable_body(_: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
+def from_unreadable_body(_: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
     """Answer a body that is no UTF-8 or nested too deeply, which decoders do not report as their own errors."""
     reason = "it is nested too deeply" if isinstance(error, RecursionError) else "it is not UTF-8"
     status = HTTPStatus.BAD_REQUEST
-    return problem(status, status.phrase, f"the body cannot be read: {reason}", code="invalid-request")
+    return problem(status, f"the body cannot be read: {reason}", "invalid-request")
 
 
 HANDLERS: dict[type[Exception] | int, Any] = {
@@ -86,6 +104,15 @@ HANDLERS: dict[type[Exception] | int, Any] = {
     HTTPException: from_http_exception,
     Exception: from_bug,
 }
+
+
+def _headers(error: Exception, status: HTTPStatus) -> dict[str, str]:
+    """Return the headers with which clients know what to do next."""
+    if status == HTTPStatus.UNAUTHORIZED:
+        return {"WWW-Authenticate": 'Bearer realm="turnout"'}
+    if status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
+        return {"Retry-After": str(math.ceil(getattr(error, "retry_after_s", RETRY_AFTER_S)))}
+    return {}
 
 
 def _slug(phrase: str) -> str:

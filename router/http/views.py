@@ -8,7 +8,8 @@ import msgspec
 from router.assignment.epochs import to_runs
 from router.assignment.hashing import BUCKETS
 from router.decision_id import encode
-from router.documents import Endpoint, Experiment
+from router.documents import HOLDOUT_NAME, Endpoint, Experiment
+from router.ledger.audit import AuditRecord
 from router.ledger.control import EndpointRecord, EpochRecord, ExperimentRecord, State
 from router.ledger.reading import StoredDecision, StoredOutcome
 
@@ -75,6 +76,18 @@ class DecisionView(msgspec.Struct, frozen=True):
     outcomes: list[OutcomeView]
 
 
+class AuditView(msgspec.Struct, frozen=True):
+    """A change: what its subject was before (null when it was created) and after."""
+
+    id: int
+    at: datetime
+    actor: str
+    action: str
+    subject: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
 def endpoint_view(record: EndpointRecord) -> EndpointView:
     """Return an endpoint as the API shows it."""
     return EndpointView(record.document, record.revision, at(record.created_ms), at(record.updated_ms))
@@ -124,6 +137,19 @@ def decision_view(stored: StoredDecision, outcomes: list[StoredOutcome]) -> Deci
         inputs=msgspec.json.decode(row.inputs),
         predictions=msgspec.json.decode(row.predictions),
         outcomes=[_outcome_view(outcome) for outcome in outcomes],
+    )
+
+
+def audit_view(record: AuditRecord) -> AuditView:
+    """Return an entry of the audit log as the API shows it."""
+    return AuditView(
+        id=record.id,
+        at=at(record.at_ms),
+        actor=record.actor,
+        action=record.action,
+        subject=record.subject,
+        before=None if record.before is None else msgspec.json.decode(record.before),
+        after=None if record.after is None else msgspec.json.decode(record.after),
     )
 
 

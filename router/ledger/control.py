@@ -1,4 +1,4 @@
-"""Endpoints, experiments and epochs in the ledger; every write is a compare-and-set on the revision."""
+"""Endpoints, experiments and epochs in the ledger; every write is a compare-and-set on the revision, and audited."""
 
 from typing import Any, Literal
 
@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from router.assignment.epochs import Epoch, dump_runs, load_runs
 from router.documents import Endpoint, Experiment
 from router.errors import AlreadyExists, RevisionMismatch, UnknownEndpoint, UnknownExperiment
-from router.ledger import schema
+from router.ledger import audit, schema
 from router.ledger.database import for_reading, transaction
 
 State = Literal["draft", "running", "paused", "concluded"]
@@ -83,7 +83,7 @@ class ControlTables:
                 return record
         raise UnknownEndpoint(name, [record.document.name for record in records])
 
-    def create_endpoint(self, document: Endpoint, now_ms: int) -> None:
+    def create_endpoint(self, document: Endpoint, now_ms: int, *, actor: str) -> None:
         """Store a new endpoint, or raise AlreadyExists."""
         values = {
             "name": document.name,
@@ -94,21 +94,26 @@ class ControlTables:
         }
         with transaction(self._writing) as connection:
             _insert_named(connection, schema.endpoints, values, f"endpoint {document.name!r}")
-            _rise(connection, now_ms)
+            after = {"revision": 1, "document": document}
+            _finish(connection, audit.Entry(actor, "create", f"endpoint {document.name}", None, after), now_ms)
 
-    def replace_endpoint(self, document: Endpoint, revision: int, now_ms: int) -> None:
+    def replace_endpoint(self, document: Endpoint, revision: int, now_ms: int, *, actor: str) -> None:
         """Replace an endpoint's document if it is still at `revision`, or raise RevisionMismatch."""
         table = schema.endpoints
+        old = select(table.c.document).where(table.c.name == document.name, table.c.revision == revision)
         statement = (
             update(table)
             .where(table.c.name == document.name, table.c.revision == revision)
             .values(document=_dump(document), revision=revision + 1, updated_ms=now_ms)
         )
         with transaction(self._writing) as connection:
-            if connection.execute(statement).rowcount == 0:
+            replaced = connection.scalar(old)
+            if replaced is None or connection.execute(statement).rowcount == 0:
                 current = connection.scalar(select(table.c.revision).where(table.c.name == document.name))
                 raise RevisionMismatch(f"endpoint {document.name!r}", current or 0, revision)
-            _rise(connection, now_ms)
+            before = {"revision": revision, "document": msgspec.Raw(replaced.encode())}
+            after = {"revision": revision + 1, "document": document}
+            _finish(connection, audit.Entry(actor, "replace", f"endpoint {document.name}", before, after), now_ms)
 
     def experiments(self) -> list[ExperimentRecord]:
         """Return every experiment, oldest first: the order in which they may take a unit."""
@@ -134,7 +139,7 @@ class ControlTables:
                 return record
         raise UnknownExperiment(name, [record.document.name for record in records])
 
-    def create_experiment(self, document: Experiment, now_ms: int) -> None:
+    def create_experiment(self, document: Experiment, now_ms: int, *, actor: str) -> None:
         """Store a new experiment as a draft, or raise AlreadyExists."""
         values = {
             "name": document.name,
@@ -147,9 +152,12 @@ class ControlTables:
         with transaction(self._writing) as connection:
             key = _insert_named(connection, schema.experiments, values, f"experiment {document.name!r}")
             _write_arms(connection, key, document)
-            _rise(connection, now_ms)
+            after = _audited("draft", 1, None, document)
+            _finish(connection, audit.Entry(actor, "create", f"experiment {document.name}", None, after), now_ms)
 
-    def change_experiment(self, record: ExperimentRecord, change: Change, now_ms: int) -> None:
+    def change_experiment(
+        self, record: ExperimentRecord, change: Change, now_ms: int, *, actor: str, action: str
+    ) -> None:
         """Store a change based on `record`, or raise RevisionMismatch; its epoch appears in the same transaction."""
         table = schema.experiments
         statement = (
@@ -170,7 +178,10 @@ class ControlTables:
             _write_arms(connection, record.id, change.document)
             if change.epoch is not None:
                 _publish(connection, record.id, change.epoch, change.reason, now_ms)
-            _rise(connection, now_ms)
+            before = _audited(record.state, record.revision, record.epoch, record.document)
+            after = _audited(change.state, record.revision + 1, change.epoch or record.epoch, change.document)
+            subject = f"experiment {record.document.name}"
+            _finish(connection, audit.Entry(actor, action, subject, before, after), now_ms)
 
     def epochs(self, experiment_id: int) -> list[EpochRecord]:
         """Return an experiment's epochs, oldest first."""
@@ -216,7 +227,18 @@ def _publish(connection: Connection, experiment_id: int, epoch: Epoch, reason: s
     )
 
 
-def _rise(connection: Connection, now_ms: int) -> None:
+def _audited(state: State, revision: int, epoch: Epoch | None, document: Experiment) -> dict[str, Any]:
+    number = None if epoch is None else epoch.number
+    return {"state": state, "revision": revision, "epoch": number, "document": document}
+
+
+def _finish(connection: Connection, entry: audit.Entry, now_ms: int) -> None:
+    raise_version(connection, now_ms)
+    audit.record(connection, entry, now_ms)
+
+
+def raise_version(connection: Connection, now_ms: int) -> None:
+    """Let every replica know that the control tables or the keys have changed."""
     table = schema.control_version
     connection.execute(update(table).values(version=table.c.version + 1, changed_ms=now_ms))
 

@@ -8,6 +8,7 @@ from sqlalchemy import Engine, Table, func, select
 from router.assignment.epochs import Epoch, fresh, quantise, with_holdout
 from router.decision_id import NO_EXPERIMENT, DecisionId, Signer
 from router.documents import Arm, BinaryMetric, Experiment, NumericMetric, RatioMetric, ScoreMetric, Split
+from router.keys import LOCAL
 from router.ledger.control import Change, ControlTables
 from router.ledger.records import DecisionRow, Observation
 
@@ -32,10 +33,11 @@ EXPERIMENT = Experiment(
 def store_experiment(engine: Engine, document: Experiment = EXPERIMENT) -> None:
     """Store a started experiment."""
     tables = ControlTables(engine)
-    tables.create_experiment(document, NOW_MS)
+    tables.create_experiment(document, NOW_MS, actor=LOCAL)
     record = tables.experiment(document.name)
     epoch = Epoch(1, fresh(with_holdout(quantise(document.shares()))))
-    tables.change_experiment(record, Change(document, "running", NOW_MS, None, epoch, "start"), NOW_MS)
+    change = Change(document, "running", NOW_MS, None, epoch, "start")
+    tables.change_experiment(record, change, NOW_MS, actor=LOCAL, action="start")
 
 
 def decision(predictions: str = "[0.25]", experiment_id: int = 1, arm: int = 0, unit: str = "u") -> DecisionRow:

@@ -11,6 +11,7 @@ from models.registry import Registry
 from models.signature import Feature, Signature
 from router.documents import Endpoint, Experiment
 from router.errors import InvalidDocument
+from router.keys import LOCAL
 from router.ledger.database import open_database
 from router.service import Service
 from router.serving.outcomes import OutcomeRecorder
@@ -56,7 +57,7 @@ def test_polling_outlives_a_database_that_fails(
         await asyncio.sleep(0.1)
         with other.begin() as connection:
             connection.execute(text("alter table away rename to control_version"))
-        await asyncio.to_thread(service.control.create_endpoint, endpoint("sum@1"))
+        await asyncio.to_thread(service.control.create_endpoint, endpoint("sum@1"), actor=LOCAL)
         for _ in range(100):
             if service.routes().endpoints:
                 break
@@ -74,9 +75,9 @@ def test_a_champion_that_breaks_at_loading_leaves_the_old_one_serving(settings: 
     async def go() -> None:
         service = Service(settings, load_model=load_or_break)
         await service.start()
-        await asyncio.to_thread(service.control.create_endpoint, endpoint("sum@1"))
+        await asyncio.to_thread(service.control.create_endpoint, endpoint("sum@1"), actor=LOCAL)
         await service.refresh()
-        await asyncio.to_thread(service.control.replace_endpoint, endpoint("sum-broken@1"), "1")
+        await asyncio.to_thread(service.control.replace_endpoint, endpoint("sum-broken@1"), "1", actor=LOCAL)
         await service.refresh()
         assert (await predict(service))["model"] == "sum@1"
         assert "RuntimeError: this library is odd" in service.routes().problems["sum-broken@1"]
@@ -87,20 +88,20 @@ def test_a_champion_that_breaks_at_loading_leaves_the_old_one_serving(settings: 
 
 def test_a_champion_whose_files_are_gone_can_be_replaced(settings: Settings, registry: Registry) -> None:
     service = Service(settings, load_model=load_small)
-    service.control.create_endpoint(endpoint("sum@1"))
+    service.control.create_endpoint(endpoint("sum@1"), actor=LOCAL)
     (registry.root / "sum" / "1" / "manifest.json").unlink()
-    assert service.control.replace_endpoint(endpoint("sum-too@1"), "1").revision == 2
+    assert service.control.replace_endpoint(endpoint("sum-too@1"), "1", actor=LOCAL).revision == 2
 
 
 def test_a_champion_must_not_take_what_the_arms_do_not(settings: Settings, registry: Registry) -> None:
     service = Service(settings, load_model=load_small)
-    service.control.create_endpoint(endpoint("sum@1"))
-    service.control.create_experiment(msgspec.convert(experiment(), Experiment))
-    service.control.start("too-vs-sum", "*")
+    service.control.create_endpoint(endpoint("sum@1"), actor=LOCAL)
+    service.control.create_experiment(msgspec.convert(experiment(), Experiment), actor=LOCAL)
+    service.control.start("too-vs-sum", "*", actor=LOCAL)
     wider = Signature(tuple(Feature(each.name, each.kind, nullable=True) for each in FEATURES), "probability")
     reference = add_model(registry, "sum-wider", wider)
     with pytest.raises(InvalidDocument, match="arm 'control' of experiment 'too-vs-sum' does not: feature"):
-        service.control.replace_endpoint(endpoint(reference), "1")
+        service.control.replace_endpoint(endpoint(reference), "1", actor=LOCAL)
 
 
 def test_a_process_that_has_not_read_an_experiment_yet_counts_its_outcomes_and_retries(
@@ -110,11 +111,11 @@ def test_a_process_that_has_not_read_an_experiment_yet_counts_its_outcomes_and_r
 
     async def go() -> None:
         one, other = (Service(settings, load_model=load_small) for _ in range(2))
-        await asyncio.to_thread(one.control.create_endpoint, endpoint("sum@1"))
+        await asyncio.to_thread(one.control.create_endpoint, endpoint("sum@1"), actor=LOCAL)
         await one.start()
         await other.start()
-        await asyncio.to_thread(one.control.create_experiment, msgspec.convert(experiment(), Experiment))
-        await asyncio.to_thread(one.control.start, "too-vs-sum", "*")
+        await asyncio.to_thread(one.control.create_experiment, msgspec.convert(experiment(), Experiment), actor=LOCAL)
+        await asyncio.to_thread(one.control.start, "too-vs-sum", "*", actor=LOCAL)
         await one.refresh()
         decided = await predict(one)
         assert decided["experiment"] == "too-vs-sum"

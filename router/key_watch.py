@@ -1,0 +1,78 @@
+"""Keeping a process's keys as the ledger has them, and telling the ledger which were used."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from sqlalchemy import Engine
+
+from router.errors import LedgerUnavailable
+from router.gate import Gate
+from router.keys import Keyring
+from router.ledger.control import ControlTables
+from router.ledger.keys import KeyTables
+
+READ_S = 0.5
+"""How often a process looks for keys made or revoked; they never wait for models to load."""
+
+RECORD_S = 5.0
+"""How often a process records which keys were used; what it knows when it is killed is lost."""
+
+_logger = logging.getLogger(__name__)
+
+
+class KeyWatch:
+    """Follows the keys between `start` and `stop`; while the database is away the last ones stay in force."""
+
+    def __init__(self, engine: Engine, clock: Callable[[], int]) -> None:
+        self.gate = Gate(seconds=time.monotonic, clock=clock)
+        self._control = ControlTables(engine)
+        self._tables = KeyTables(engine)
+        self._version = -1
+        self._used: dict[str, int] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Read the keys and begin to follow them."""
+        await self._read()
+        self._tasks = [
+            asyncio.create_task(_repeat(READ_S, self._read)),
+            asyncio.create_task(_repeat(RECORD_S, self._record)),
+        ]
+
+    async def stop(self) -> None:
+        """Record the last uses, if the database lets us."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        try:
+            await self._record()
+        except LedgerUnavailable as error:
+            _logger.warning("the last uses of API keys are not recorded: %s", error)
+
+    async def _read(self) -> None:
+        version = await asyncio.to_thread(self._control.version)
+        if version != self._version:
+            self.gate.install(Keyring(await asyncio.to_thread(self._tables.keys)))
+            self._version = version
+
+    async def _record(self) -> None:
+        self._used |= self.gate.take_used()
+        if self._used:
+            # What is not recorded this time stays for the next.
+            await asyncio.to_thread(self._tables.record_uses, self._used)
+            self._used = {}
+
+
+async def _repeat(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await work()
+        except LedgerUnavailable:
+            # The service, which looks at the same database just as often, says so.
+            continue
+        except Exception:
+            _logger.exception("cannot follow the API keys; the last ones stay in force")
