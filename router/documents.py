@@ -9,6 +9,8 @@ import msgspec
 
 from analysis.statistics.scores import PROBABILITY_SCORES
 from router.assignment.audience import Condition, explain
+from router.assignment.epochs import HOLDOUT
+from router.assignment.hashing import BUCKETS
 from router.errors import InvalidDocument
 
 MAXIMUM_ARMS = 100
@@ -135,6 +137,10 @@ class Experiment(Document, frozen=True, kw_only=True):
         """Return the model version of an arm."""
         return next(candidate.model for candidate in self.arms if candidate.name == arm)
 
+    def arm_name(self, number: int) -> str:
+        """Return what replies call the number that stands in a table or decision."""
+        return HOLDOUT_NAME if number == HOLDOUT else self.arms[number].name
+
 
 def check_experiment(experiment: Experiment, *, output: str) -> None:
     """Check what the document says against itself and the endpoint's output kind.
@@ -149,6 +155,7 @@ def check_experiment(experiment: Experiment, *, output: str) -> None:
 def _contradictions(experiment: Experiment, output: str) -> Iterator[tuple[str, str]]:
     yield from _arm_contradictions(experiment.arms)
     yield from _weight_contradictions(experiment)
+    yield from _vanishing_shares(experiment)
     yield from _metric_contradictions(experiment.metrics, output)
     if experiment.sticky and experiment.randomise == "request":
         yield "sticky", "a sticky unit is drawn by its hash, once; set randomise to 'unit' or sticky to false"
@@ -178,6 +185,18 @@ def _weight_contradictions(experiment: Experiment) -> Iterator[tuple[str, str]]:
     total = math.fsum(weights.values())
     if abs(total - 1.0) > 1e-9:
         yield "allocation.weights", f"the weights sum to {total:.10g}; they must sum to 1"
+
+
+def _vanishing_shares(experiment: Experiment) -> Iterator[tuple[str, str]]:
+    *shares, holdout = experiment.shares()
+    named = [
+        ("allocation.weights", f"arm {arm.name!r}", share) for arm, share in zip(experiment.arms, shares, strict=True)
+    ]
+    named += [("holdout", "the holdout", holdout), ("traffic", "the experiment", experiment.traffic)]
+    for field, who, share in named:
+        # Rounded, because 0.1 * 0.001 is a little less than 0.0001.
+        if 0 < round(share * BUCKETS, 6) < 1:
+            yield field, f"{who} would get a share of {share:.6g}; the smallest is {1 / BUCKETS:g}, or none: 0"
 
 
 def _metric_contradictions(metrics: Sequence[AnyMetric], output: str) -> Iterator[tuple[str, str]]:

@@ -9,6 +9,8 @@ from router.assignment.hashing import BUCKETS
 
 Run = tuple[int, int]
 
+_DIGITS = 6
+
 HOLDOUT = 255
 """The number that stands in a table for buckets that no arm gets: the champion serves them."""
 
@@ -30,7 +32,8 @@ class Epoch(NamedTuple):
 
 def quantise(weights: Sequence[float]) -> tuple[int, ...]:
     """Return bucket counts that sum to 10 000, by largest remainder; ties go to the earlier arm."""
-    exact = [weight * BUCKETS for weight in weights]
+    # Rounded, because 0.57 * 10 000 is a little less than 5700: decimal weights would lose their ties.
+    exact = [round(weight * BUCKETS, _DIGITS) for weight in weights]
     counts = [int(share) for share in exact]
     by_remainder = sorted(range(len(exact)), key=lambda arm: (counts[arm] - exact[arm], arm))
     for arm in by_remainder[: BUCKETS - sum(counts)]:

@@ -7,6 +7,7 @@ import click
 
 from router.client import Turnout
 from router.commands.output import json_option, print_json, print_rows, read_document, url_option
+from router.documents import HOLDOUT_NAME
 
 
 @click.group()
@@ -97,12 +98,16 @@ _moving("conclude", "End an experiment for good; late outcomes still count.")
 
 def _summary(view: dict[str, Any]) -> dict[str, Any]:
     document = view["document"]
-    weights = document["allocation"]["weights"]
+    weights, holdout = document["allocation"]["weights"], document["holdout"]
+    shares = {arm["name"]: (1 - holdout) * weights[arm["name"]] for arm in document["arms"]}
+    if holdout:
+        shares[HOLDOUT_NAME] = holdout
     return {
         "name": document["name"],
         "endpoint": document["endpoint"],
         "state": view["state"],
-        "arms": ", ".join(f"{arm['name']} {weights[arm['name']]:.2%}" for arm in document["arms"]),
+        "arms": ", ".join(f"{name} {share:.2%}" for name, share in shares.items()),
+        "traffic": f"{document['traffic']:.2%}",
         "epoch": view["epoch"],
         "revision": view["revision"],
     }

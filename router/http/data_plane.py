@@ -15,6 +15,7 @@ from router.http.examples import OutcomesOperation, PredictOperation
 from router.http.views import DecisionView, decision_view
 from router.ledger.records import Receipt
 from router.service import Service
+from router.serving.requests import FORCED_ARM_HEADER
 
 _encode = msgspec.json.Encoder().encode
 _WHITESPACE = b" \t\r\n"
@@ -49,7 +50,10 @@ def data_plane(service: Service) -> list[HTTPRouteHandler]:
     )
     async def predict(endpoint: FromPath[str], request: Request[Any, Any, State]) -> Response[bytes]:
         """Route one request to an arm and answer once the decision is durable."""
-        reply = await service.predictor.predict(endpoint, await request.body())
+        forced = request.headers.get(FORCED_ARM_HEADER)
+        if forced is not None:
+            caller_of(request).require("admin")
+        reply = await service.predictor.predict(endpoint, await request.body(), forced)
         return Response(reply, media_type=MediaType.JSON)
 
     @post(

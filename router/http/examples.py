@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from litestar.openapi.spec import Example, OpenAPIMediaType, OpenAPIResponse, Operation, RequestBody, Schema
+from litestar.openapi.spec import Example, OpenAPIMediaType, OpenAPIResponse, Operation, Parameter, RequestBody, Schema
 from litestar.openapi.spec.enums import OpenAPIType
+
+from router.serving.requests import FORCED_ARM_HEADER
 
 _OBJECT = Schema(type=OpenAPIType.OBJECT)
 _STRING = Schema(type=OpenAPIType.STRING)
@@ -73,6 +75,14 @@ _PREDICT_REPLY = Schema(
         "fallback": _STRING,
     },
 )
+_FORCED_ARM = Parameter(
+    name=FORCED_ARM_HEADER,
+    param_in="header",
+    required=False,
+    schema=_STRING,
+    description="For testing: an arm, as `arm` or `experiment/arm`, to use instead of drawing one. Such a decision is "
+    "never analysed.",
+)
 _OUTCOME = Schema(
     type=OpenAPIType.OBJECT,
     required=["decision_id", "metric", "value"],
@@ -111,6 +121,7 @@ class PredictOperation(Operation):
     """The predict call's body and reply."""
 
     def __post_init__(self) -> None:
+        self.parameters = [*(self.parameters or ()), _FORCED_ARM]
         self.request_body = _body(_PREDICT, PREDICT_EXAMPLES)
         _set_reply(self, _PREDICT_REPLY, "The prediction; its decision is durable.")
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from router.assignment.epochs import to_runs
+from router.assignment.epochs import HOLDOUT, to_runs
 from router.assignment.hashing import BUCKETS
 from router.decision_id import encode
 from router.documents import HOLDOUT_NAME, Endpoint, Experiment
@@ -36,10 +36,15 @@ class ExperimentView(msgspec.Struct, frozen=True):
 
 
 class EpochView(msgspec.Struct, frozen=True):
-    """A table of arm probabilities; `runs` are [buckets, arm number] in bucket order."""
+    """A table of arm probabilities, the holdout's among them where there is one.
+
+    `traffic` is the share of units that it takes; `runs` are [buckets, arm number] in bucket order, and 255 stands for
+    the holdout.
+    """
 
     epoch: int
     probabilities: dict[str, float]
+    traffic: float
     reason: str
     published_at: datetime
     runs: list[tuple[int, int]]
@@ -109,9 +114,13 @@ def experiment_view(record: ExperimentRecord) -> ExperimentView:
 def epoch_view(record: EpochRecord, experiment: Experiment) -> EpochView:
     """Return an epoch with its arms' names."""
     table = record.epoch.table
+    names = dict(enumerate(arm.name for arm in experiment.arms))
+    if HOLDOUT in table:
+        names[HOLDOUT] = HOLDOUT_NAME
     return EpochView(
         epoch=record.epoch.number,
-        probabilities={arm.name: table.count(number) / BUCKETS for number, arm in enumerate(experiment.arms)},
+        probabilities={name: table.count(number) / BUCKETS for number, name in names.items()},
+        traffic=record.epoch.traffic / BUCKETS,
         reason=record.reason,
         published_at=at(record.published_ms),
         runs=to_runs(table),

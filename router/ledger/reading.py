@@ -4,7 +4,9 @@ from typing import NamedTuple
 
 from sqlalchemy import Engine, select
 
+from router.assignment.epochs import HOLDOUT
 from router.decision_id import encode
+from router.documents import HOLDOUT_NAME
 from router.errors import UnknownDecision
 from router.ledger import schema
 from router.ledger.database import for_reading, transaction
@@ -50,8 +52,9 @@ class DecisionTables:
             found = connection.execute(query).one_or_none()
         if found is None:
             raise UnknownDecision(encode(decision_id))
-        *row, experiment, arm = found
-        return StoredDecision(DecisionRow(*row), experiment, arm)
+        *values, experiment, arm = found
+        row = DecisionRow(*values)
+        return StoredDecision(row, experiment, HOLDOUT_NAME if row.arm == HOLDOUT else arm)
 
     def outcomes(self, decision_id: bytes) -> list[StoredOutcome]:
         """Return the decision's outcomes in the order of receipt."""

@@ -3,21 +3,36 @@
 from typing import NamedTuple
 
 from router.assignment.audience import Context, takes
+from router.assignment.epochs import HOLDOUT
 from router.assignment.hashing import BUCKETS, bucket
+from router.decision_id import FORCED
+from router.documents import HOLDOUT_NAME
+from router.errors import InvalidRequest
+from router.serving.requests import FORCED_ARM_HEADER
 from router.serving.routes import ArmRoute, EndpointRoute, ExperimentRoute
 
 
 class Assignment(NamedTuple):
-    """An arm of an experiment, drawn with probability `slots` / 10 000."""
+    """What an experiment gives a unit: the arm of this number, or HOLDOUT, drawn in `epoch` with `slots` / 10 000."""
 
     experiment: ExperimentRoute
+    epoch: int
     number: int
-    arm: ArmRoute
     slots: int
+
+    @property
+    def arm(self) -> ArmRoute | None:
+        """The arm, or None in the holdout, which the champion serves."""
+        return None if self.number == HOLDOUT else self.experiment.arms[self.number]
+
+    @property
+    def name(self) -> str:
+        """What replies call it."""
+        return HOLDOUT_NAME if self.arm is None else self.arm.name
 
 
 def assign(route: EndpointRoute, unit: str, context: Context, nonce: bytes) -> Assignment | None:
-    """Return the arm that the first experiment which takes the unit draws, or None when none does."""
+    """Return what the first experiment that takes the unit draws, or None when none does."""
     for experiment in route.experiments:
         if _takes_unit(experiment, unit, context):
             return draw(experiment, nonce.hex() if experiment.by_request else unit)
@@ -26,11 +41,35 @@ def assign(route: EndpointRoute, unit: str, context: Context, nonce: bytes) -> A
 
 def draw(experiment: ExperimentRoute, value: str) -> Assignment:
     """Look the randomised value's bucket up in the experiment's epoch; the seed is the experiment's name."""
-    number = experiment.epoch.table[bucket(experiment.name, value)]
-    return Assignment(experiment, number, experiment.arms[number], experiment.counts[number])
+    epoch = experiment.epoch
+    number = epoch.table[bucket(experiment.name, value)]
+    return Assignment(experiment, epoch.number, number, experiment.counts[number])
+
+
+def force(route: EndpointRoute, text: str) -> Assignment:
+    """Return the arm that a client names, as `arm` or `experiment/arm`: the first running experiment's that has it.
+
+    Raises:
+        InvalidRequest: No running experiment of the endpoint has such an arm.
+    """
+    experiment_name, _, arm_name = text.rpartition("/")
+    for experiment in route.experiments:
+        for number, arm in enumerate(experiment.arms):
+            if arm.name == arm_name and experiment_name in {"", experiment.name}:
+                return Assignment(experiment, FORCED, number, BUCKETS)
+    raise InvalidRequest(_unknown_arm(route, text), field=FORCED_ARM_HEADER)
 
 
 def _takes_unit(experiment: ExperimentRoute, unit: str, context: Context) -> bool:
     if experiment.traffic_buckets < BUCKETS and bucket(experiment.traffic_seed, unit) >= experiment.traffic_buckets:
         return False
     return takes(experiment.audience, context)
+
+
+def _unknown_arm(route: EndpointRoute, text: str) -> str:
+    known = [f"{experiment.name}/{arm.name}" for experiment in route.experiments for arm in experiment.arms]
+    shown = text if len(text) <= 130 else f"{text[:127]}..."
+    return (
+        f"{FORCED_ARM_HEADER} names {shown!r}, which no running experiment of endpoint {route.name!r} has; "
+        f"known arms: {', '.join(known) or 'none, since no experiment is running'}"
+    )

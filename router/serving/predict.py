@@ -9,14 +9,16 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from router.assignment.audience import Context
 from router.assignment.hashing import BUCKETS
-from router.decision_id import NO_EXPERIMENT, DecisionId, Signer, encode
+from router.decision_id import FORCED, NO_EXPERIMENT, DecisionId, Signer, encode
 from router.errors import Conflict, InvalidInput, PredictionFailed, RequestTooLarge
 from router.ledger.records import DecisionRow
 from router.ledger.writer import LedgerWriter
-from router.serving.assign import Assignment, assign
+from router.serving.assign import Assignment, assign, force
 from router.serving.requests import PredictReply, explain_invalid_request
 from router.serving.routes import EndpointRoute, Routes, ServedModel
+from router.serving.sticky import StickyAssignments
 
 _LARGEST_INLINE_BATCH = 64
 _NONCE_SIZE = 8
@@ -55,14 +57,17 @@ class Predictor:
         self._max_batch = max_batch
         self._clock = clock
         self._nonces = _Nonces()
+        self._sticky = StickyAssignments(writer, clock)
         self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="model")
 
     def close(self) -> None:
         """Wait for the models that still run in threads."""
         self._threads.shutdown(cancel_futures=True)
 
-    async def predict(self, endpoint: str, body: bytes) -> bytes:
+    async def predict(self, endpoint: str, body: bytes, forced: str | None = None) -> bytes:
         """Return the JSON reply to a predict request once its decision is durable.
+
+        `forced` names the arm to use instead of drawing one, as `arm` or `experiment/arm`.
 
         Raises:
             UnknownEndpoint, InvalidRequest, RequestTooLarge: Nothing was decided.
@@ -74,7 +79,10 @@ class Predictor:
         single = not isinstance(request.inputs, list)
         rows = [request.inputs] if single else request.inputs
         nonce = self._nonces.take()
-        assignment = assign(route, request.unit, request.context, nonce)
+        if forced is None:
+            assignment = await self._assign(route, request.unit, request.context, nonce)
+        else:
+            assignment = force(route, forced)
         answer = await self._answer(route, assignment, rows)
         row = self._row(route, request, rows, assignment, answer, nonce)
         stored = await self._writer.decide(row, request.id)
@@ -99,9 +107,13 @@ class Predictor:
                 f"{rows} inputs in one request; the limit is {self._max_batch}: send several requests"
             )
 
+    async def _assign(self, route: EndpointRoute, unit: str, context: Context, nonce: bytes) -> Assignment | None:
+        drawn = assign(route, unit, context, nonce)
+        return drawn if drawn is None or not drawn.experiment.sticky else await self._sticky.first(drawn, unit)
+
     async def _answer(self, route: EndpointRoute, assignment: Assignment | None, rows: Rows) -> Answer:
         champion = route.champion
-        assigned = champion if assignment is None else assignment.arm.served
+        assigned = _assigned_model(route, assignment)
         try:
             return Answer(await self._run(assigned, rows, route.timeout_s), assigned.reference, None)
         except Exception as error:
@@ -134,6 +146,8 @@ class Predictor:
         """Answer a retry with the decision that its key is bound to."""
         if (stored.unit, stored.inputs, stored.context) != (row.unit, row.inputs, row.context):
             raise Conflict(f"id belongs to decision {encode(stored.id)!r}, made for another unit, context or inputs")
+        if FORCED in (stored.epoch, row.epoch) and _arm(stored) != _arm(row):
+            raise Conflict(f"id belongs to decision {encode(stored.id)!r}, whose arm was chosen in another way")
         if stored.experiment_id is not None and stored.experiment_id not in self._routes().experiments:
             await self._refresh()
         predictions = msgspec.json.decode(stored.predictions, type=list[float])
@@ -152,12 +166,9 @@ class Predictor:
         if assignment is None:
             content = DecisionId(now_ms, NO_EXPERIMENT, 0, 0, BUCKETS, nonce)
             drawn: tuple[int | None, int | None, int | None] = (None, None, None)
-            model = route.champion.reference
         else:
-            experiment = assignment.experiment
-            drawn = (experiment.id, experiment.epoch.number, assignment.number)
+            drawn = (assignment.experiment.id, assignment.epoch, assignment.number)
             content = DecisionId(now_ms, *drawn, assignment.slots, nonce)
-            model = assignment.arm.served.reference
         return DecisionRow(
             self._signer.sign(content),
             now_ms,
@@ -165,7 +176,7 @@ class Predictor:
             *drawn,
             content.propensity,
             request.unit,
-            model,
+            _assigned_model(route, assignment).reference,
             answer.served_model,
             answer.fallback,
             _encode_json(request.context).decode() if request.context else None,
@@ -189,15 +200,25 @@ class _Nonces:
         return self._bytes[start : self._used]
 
 
+def _assigned_model(route: EndpointRoute, assignment: Assignment | None) -> ServedModel:
+    """Return the model of the assigned arm; the champion's in the holdout and outside experiments."""
+    arm = None if assignment is None else assignment.arm
+    return route.champion if arm is None else arm.served
+
+
+def _arm(row: DecisionRow) -> tuple[int | None, int | None, int | None]:
+    return (row.experiment_id, row.epoch, row.arm)
+
+
 def _stored_names(row: DecisionRow, routes: Routes) -> tuple[str | None, str | None]:
     if row.experiment_id is None or row.arm is None:
         return (None, None)
     document = routes.experiments[row.experiment_id].document
-    return (document.name, document.arms[row.arm].name)
+    return (document.name, document.arm_name(row.arm))
 
 
 def _names(assignment: Assignment | None) -> tuple[str | None, str | None]:
-    return (None, None) if assignment is None else (assignment.experiment.name, assignment.arm.name)
+    return (None, None) if assignment is None else (assignment.experiment.name, assignment.name)
 
 
 def _reply(row: DecisionRow, names: tuple[str | None, str | None], predictions: list[float], single: bool) -> bytes:

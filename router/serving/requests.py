@@ -10,6 +10,9 @@ from router.assignment.audience import Scalar
 from router.documents import split_path
 from router.errors import InvalidInput, InvalidRequest
 
+FORCED_ARM_HEADER = "X-Turnout-Arm"
+"""Names the arm to use instead of drawing one, as `arm` or `experiment/arm`."""
+
 # PostgreSQL stores no NUL in a text.
 _NO_NUL = r"^[^\x00]*$"
 

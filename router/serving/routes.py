@@ -39,8 +39,10 @@ class ExperimentRoute(NamedTuple):
     traffic_buckets: int
     audience: tuple[Condition, ...]
     by_request: bool
+    sticky: bool
     epoch: Epoch
-    counts: tuple[int, ...]
+    counts: Mapping[int, int]
+    """How many of the epoch's buckets each number has, the holdout's included."""
     arms: tuple[ArmRoute, ...]
 
 
@@ -88,7 +90,8 @@ def experiment_route(record: ExperimentRecord, served: Mapping[str, ServedModel]
         traffic_buckets=record.epoch.traffic,
         audience=tuple(document.audience),
         by_request=document.randomise == "request",
+        sticky=document.sticky,
         epoch=record.epoch,
-        counts=tuple(record.epoch.table.count(number) for number in range(len(document.arms))),
+        counts={number: record.epoch.table.count(number) for number in set(record.epoch.table)},
         arms=tuple(ArmRoute(arm.name, served[arm.model]) for arm in document.arms),
     )

@@ -50,7 +50,7 @@ def test_experiment_round_trips_through_json() -> None:
 
 
 def test_experiment_weights_follow_the_arms() -> None:
-    assert parse().weights() == (0.9, 0.1)
+    assert parse().shares() == (0.9, 0.1, 0.0)
 
 
 @pytest.mark.parametrize(
