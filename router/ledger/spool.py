@@ -76,15 +76,15 @@ class Spool:
             LedgerUnavailable: The spool or its disk is full; nothing was stored.
         """
         try:
-            with self._using, self._transaction():
+            with self._using:
                 before = self._connection.total_changes
-                answers = [self._append(job) for job in jobs]
-                added = self._connection.total_changes - before
+                with self._transaction():
+                    answers = [self._append(job) for job in jobs]
+                self._entries += self._connection.total_changes - before
         except sqlite3.Error as error:
             raise LedgerUnavailable(
                 f"the database is away and the spool takes nothing more ({error}); nothing was stored, try again"
             ) from error
-        self._entries += added
         return answers
 
     def first(self, most: int) -> list[Entry]:
@@ -97,16 +97,21 @@ class Spool:
 
     def remove(self, last: int) -> None:
         """Forget the jobs up to this one: the ledger has them."""
-        with self._using, self._transaction():
-            self._entries -= self._connection.execute("delete from entries where seq <= ?", (last,)).rowcount
+        with self._using:
+            with self._transaction():
+                removed = self._connection.execute("delete from entries where seq <= ?", (last,)).rowcount
+            # Only now: the commit may fail, and a spool that is thought empty is deleted.
+            self._entries -= removed
 
     def refuse(self, entry: Entry, reason: str) -> None:
         """Set a job aside that the ledger will never take, so that those behind it can drain; it stays in the file."""
         _logger.error("the ledger refuses a job that was acknowledged (%s); it is kept in %s", reason, self.path)
-        with self._using, self._transaction():
-            copy = "insert or ignore into refused select seq, kind, job, ? from entries where seq = ?"
-            self._connection.execute(copy, (reason, entry.seq))
-            self._entries -= self._connection.execute("delete from entries where seq = ?", (entry.seq,)).rowcount
+        with self._using:
+            with self._transaction():
+                copy = "insert or ignore into refused select seq, kind, job, ? from entries where seq = ?"
+                self._connection.execute(copy, (reason, entry.seq))
+                removed = self._connection.execute("delete from entries where seq = ?", (entry.seq,)).rowcount
+            self._entries -= removed
 
     def close(self) -> None:
         """Release the file; an empty one is removed, one that still has jobs is adopted by the next process."""

@@ -1,4 +1,6 @@
 import os
+import resource
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -115,6 +117,23 @@ def test_open_spool_names_the_folder_that_cannot_be_written(tmp_path: Path) -> N
     (tmp_path / "file").touch()
     with pytest.raises(CannotStart, match="TURNOUT_SPOOL"):
         open_spool(tmp_path / "file", max_bytes=ROOM)
+
+
+def test_what_cannot_be_removed_is_still_there(tmp_path: Path) -> None:
+    spool, before = open_spool(tmp_path, max_bytes=ROOM), jobs()
+    spool.append(before)
+    allowed = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, allowed[1]))
+    try:
+        with pytest.raises(sqlite3.OperationalError):
+            spool.remove(spool.first(3)[-1].seq)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, allowed)
+    assert len(spool) == 3
+    spool.close()
+    [adopted] = adopt_spools(tmp_path, max_bytes=ROOM)
+    assert [entry.job for entry in adopted.first(9)] == before
+    adopted.close()
 
 
 def test_spool_is_safe_to_append_to_while_it_drains(tmp_path: Path) -> None:
