@@ -22,7 +22,9 @@ _METRIC_FIELDS = ("metric", "arm", "observations", "mean", "change", "verdict")
 
 @click.command()
 @click.argument("name")
-@click.option("--source", help="Ledger (sqlite:///PATH) or lake folder; default: the exported logs, else the ledger.")
+@click.option(
+    "--source", help="Ledger (sqlite:///PATH, postgresql://..) or lake folder; default: exported logs, else the ledger."
+)
 @click.option("--html", "page", type=click.Path(dir_okay=False, path_type=Path), help="Also write a page to this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.option("--alpha", default=0.05, show_default=True, help="Chance of a wrong finding that you accept per metric.")

@@ -4,6 +4,7 @@
     ├── UnknownScore            no such score of a prediction against its label
     ├── SourceError
     │   ├── SourceNotFound      no ledger and no exported logs where they were looked for
+    │   ├── SourceUnavailable   the database does not answer
     │   ├── UnreadableSource    the files are there but cannot be read: corrupted, truncated, not a ledger
     │   └── SchemaMismatch      a table lacks a column that docs/ledger.md promises
     ├── ExperimentNotFound      the source has no experiment of that name
@@ -30,6 +31,10 @@ class SourceError(AnalysisError):
 
 class SourceNotFound(SourceError):
     """There is no ledger and no folder of exported logs at the given place."""
+
+
+class SourceUnavailable(SourceError):
+    """The database that holds the ledger does not answer."""
 
 
 class UnreadableSource(SourceError):

@@ -10,6 +10,12 @@ from analysis.source import Source
 
 Direction = Literal["increase", "decrease"]
 
+HOLDOUT = 255
+"""The arm of units that no arm gets: the champion serves them, and they are compared with nobody."""
+
+FORCED = 0
+"""The epoch of decisions whose arm the client named: it was not drawn, so it counts nowhere."""
+
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     """How outcomes become a number per unit; `margin` is in the metric's own unit."""
@@ -18,12 +24,20 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     direction: Direction
     role: Literal["primary", "secondary", "guardrail"] = "secondary"
     window_s: int = 86_400
+    late: Literal["count", "ignore"] | None = None
     margin: float | None = None
 
     @property
     def wanted(self) -> str:
         """What is better, in words."""
         return "lower is better" if self.direction == "decrease" else "higher is better"
+
+    @property
+    def ignores_late(self) -> bool:
+        """Whether outcomes that happened after the window count for nothing; unless said, where there is a default."""
+        if self.late is None:
+            return getattr(self, "default", None) is not None
+        return self.late == "ignore"
 
 
 class BinaryMetric(Metric, tag="binary", frozen=True, kw_only=True):
@@ -69,7 +83,7 @@ class Arm(NamedTuple):
 
 
 class Epoch(NamedTuple):
-    """A published table of arm probabilities; `shares[i]` belongs to the i-th arm."""
+    """A published table of arm probabilities: `shares[i]` is the i-th arm's part of what is not held out."""
 
     number: int
     shares: tuple[float, ...]
@@ -171,6 +185,7 @@ def _read_epochs(source: Source, experiment_id: int, arms: list[int]) -> tuple[E
 
 
 def _shares(runs: str, arms: list[int]) -> tuple[float, ...]:
-    pairs = json.loads(runs)
-    total = sum(buckets for buckets, _ in pairs)
+    pairs = [(buckets, arm) for buckets, arm in json.loads(runs) if arm != HOLDOUT]
+    # An epoch may hold everybody out.
+    total = sum(buckets for buckets, _ in pairs) or 1
     return tuple(sum(buckets for buckets, number in pairs if number == arm) / total for arm in arms)

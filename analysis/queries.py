@@ -4,9 +4,13 @@ A metric becomes observations, each with the decision's arm (intention to treat)
 
 - an outcome with a default counts once per item of every matured decision, whether or not something was observed;
 - any other outcome, and every label, counts once per item that has one, whenever it arrives;
-- a ratio sums its two outcomes per decision, and an outcome that did not happen adds nothing.
+- a ratio sums its two outcomes per decision, and an outcome that did not happen adds nothing;
+- an outcome that happened after the window counts, unless the metric ignores late ones.
 
-Several outcomes of one item: values add up, a binary one happened or not, and repeated labels are averaged.
+Several outcomes of one item: values add up, a binary one happened or not, and the scores of repeated labels are
+averaged. Of every outcome the highest version counts, and not at all if that retracts it.
+
+The router folds outcomes into its statistics by the same rules (router/ledger/contributions.py).
 """
 
 from typing import NamedTuple
@@ -15,26 +19,61 @@ import ibis
 import ibis.expr.types as ir
 
 from analysis.errors import InvalidExperiment
-from analysis.experiment import AnyMetric, BinaryMetric, Experiment, NumericMetric, RatioMetric, ScoreMetric
+from analysis.experiment import (
+    FORCED,
+    HOLDOUT,
+    AnyMetric,
+    BinaryMetric,
+    Experiment,
+    NumericMetric,
+    RatioMetric,
+    ScoreMetric,
+)
 from analysis.source import Source
 from analysis.statistics.scores import SCORES, SMALLEST_PROBABILITY
 
+_OUTCOME = ("decision_id", "metric", "item", "outcome_id")
+
+# To PostgreSQL the literal 1.0 is a decimal, and so is what it adds up to.
+_ONE = ibis.literal(1).cast("float64")
+
 
 class Log(NamedTuple):
-    """The decisions and outcomes of one experiment, as they were known at `now_ms`."""
+    """The decisions and outcomes of one experiment, as they were known at `now_ms`.
 
+    `drawn` has those decisions too that held their unit out; `decisions` are those that an arm got.
+    """
+
+    drawn: ir.Table
     decisions: ir.Table
     outcomes: ir.Table
     now_ms: int
 
 
 def log_of(source: Source, experiment: Experiment, now_ms: int) -> Log:
-    """Select what belongs to the experiment and was recorded until `now_ms`."""
+    """Select what belongs to the experiment, was drawn, and was recorded until `now_ms`."""
     decisions, outcomes = source.tables["decisions"], source.tables["outcomes"]
-    return Log(
-        decisions.filter(decisions["experiment_id"] == experiment.id, decisions["decided_ms"] <= now_ms),
-        outcomes.filter(outcomes["experiment_id"] == experiment.id, outcomes["received_ms"] <= now_ms),
-        now_ms,
+    drawn = decisions.filter(
+        decisions["experiment_id"] == experiment.id, decisions["epoch"] != FORCED, decisions["decided_ms"] <= now_ms
+    )
+    said = outcomes.filter(
+        outcomes["experiment_id"] == experiment.id,
+        outcomes["arm"] != HOLDOUT,
+        outcomes["received_ms"] <= now_ms,
+        # The others wait for their decision, or name an item that it does not have.
+        outcomes["counted"],
+    )
+    return Log(drawn, drawn.filter(drawn["arm"] != HOLDOUT), _standing(said), now_ms)
+
+
+def _standing(said: ir.Table) -> ir.Table:
+    """Of every outcome the highest version, unless that retracts it."""
+    # Corrections are few: to look up the newest of those costs less than to rank all that was said.
+    corrected = said.filter(said["version"] > 0)
+    newest = corrected.group_by(*_OUTCOME).aggregate(newest=corrected["version"].max())
+    joined = said.left_join(newest, list(_OUTCOME))
+    return joined.filter(joined["version"] == joined["newest"].fill_null(0), joined["value"].notnull()).select(
+        *said.columns
     )
 
 
@@ -52,39 +91,32 @@ def observations(log: Log, metric: AnyMetric) -> ir.Table:
 
 
 def _ratio_observations(log: Log, metric: RatioMetric) -> ir.Table:
-    numerator = log.outcomes["metric"] == metric.numerator
-    denominator = log.outcomes["metric"] == metric.denominator
+    posted = _posted(log, metric, metric.numerator, metric.denominator)
     nothing = ibis.literal(0.0)
-    per_decision = (
-        log.outcomes.filter(numerator | denominator)
-        .group_by("decision_id")
-        .aggregate(
-            numerator=ibis.ifelse(numerator, log.outcomes["value"], nothing).sum(),
-            denominator=ibis.ifelse(denominator, log.outcomes["value"], nothing).sum(),
-        )
+    per_decision = posted.group_by("decision_id").aggregate(
+        numerator=ibis.ifelse(posted["metric"] == metric.numerator, posted["value"], nothing).sum(),
+        denominator=ibis.ifelse(posted["metric"] == metric.denominator, posted["value"], nothing).sum(),
     )
     return _with_decision(log, per_decision.mutate(observations=1))
 
 
 def _scored_items(log: Log, metric: ScoreMetric) -> ir.Table:
-    labels = _labels(log, metric.label)
+    labels = _labels(log, metric)
     score = score_expression(metric.score, labels["prediction"], labels["value"])
     per_item = labels.group_by("decision_id", "item").aggregate(numerator=score.mean())
-    return _with_decision(log, per_item.mutate(denominator=1.0, observations=1))
+    return _with_decision(log, per_item.mutate(denominator=_ONE, observations=1))
 
 
 def _observed_items(log: Log, metric: BinaryMetric | NumericMetric) -> ir.Table:
-    posted = log.outcomes.filter(log.outcomes["metric"] == metric.name)
+    posted = _posted(log, metric, metric.name)
     per_item = posted.group_by("decision_id", "item").aggregate(numerator=_value_of_item(posted, metric))
-    return _with_decision(log, per_item.mutate(denominator=1.0, observations=1))
+    return _with_decision(log, per_item.mutate(denominator=_ONE, observations=1))
 
 
 def _matured_decisions(log: Log, metric: BinaryMetric | NumericMetric) -> ir.Table:
     matured = _matured(log, metric)
-    posted = log.outcomes.filter(log.outcomes["metric"] == metric.name)
-    joined = posted.join(matured, posted["decision_id"] == matured["id"])
-    in_time = joined.filter(joined["occurred_ms"] <= joined["decided_ms"] + 1000 * metric.window_s)
-    per_item = in_time.group_by("decision_id", "item").aggregate(value=_value_of_item(in_time, metric))
+    posted = _posted(log, metric, metric.name)
+    per_item = posted.group_by("decision_id", "item").aggregate(value=_value_of_item(posted, metric))
     answered = per_item.group_by("decision_id").aggregate(total=per_item["value"].sum(), items=per_item.count())
     decisions = matured.left_join(answered, matured["id"] == answered["decision_id"])
     items = _items(decisions["predictions"])
@@ -107,8 +139,19 @@ def _value_of_item(posted: ir.Table, metric: AnyMetric) -> ir.Value:
     return posted["value"].max() if isinstance(metric, BinaryMetric) else posted["value"].sum()
 
 
-def _labels(log: Log, label: str) -> ir.Table:
-    return log.outcomes.filter(log.outcomes["metric"] == label, log.outcomes["prediction"].notnull())
+def _posted(log: Log, metric: AnyMetric, *names: str) -> ir.Table:
+    """Outcomes of these names that count for the metric."""
+    posted = log.outcomes.filter(log.outcomes["metric"].isin(names))
+    if not metric.ignores_late:
+        return posted
+    joined = posted.join(log.decisions, posted["decision_id"] == log.decisions["id"])
+    in_time = joined.filter(joined["occurred_ms"] <= joined["decided_ms"] + 1000 * metric.window_s)
+    return in_time.select(*posted.columns)
+
+
+def _labels(log: Log, metric: ScoreMetric) -> ir.Table:
+    posted = _posted(log, metric, metric.label)
+    return posted.filter(posted["prediction"].notnull())
 
 
 def _with_decision(log: Log, values: ir.Table) -> ir.Table:
@@ -132,7 +175,8 @@ def score_expression(name: str, prediction: ir.Value, label: ir.Value) -> ir.Val
         case "absolute_error":
             return (prediction - label).abs()
         case "correct":
-            return ((prediction >= 0.5) == (label == 1)).cast("float64")
+            # PostgreSQL makes no number of a boolean.
+            return ibis.ifelse((prediction >= 0.5) == (label == 1), 1, 0).cast("float64")
         case _:
             raise InvalidExperiment(f"score {name!r} cannot be analysed; scores: {', '.join(SCORES)}")
 
@@ -179,6 +223,12 @@ def traffic(log: Log) -> ir.Table:
     )
 
 
+def held_out(log: Log) -> ir.Table:
+    """One row: how many units were held out."""
+    held = log.drawn.filter(log.drawn["arm"] == HOLDOUT)
+    return held.aggregate(units=held["unit"].nunique())
+
+
 def shared_units(log: Log) -> ir.Table:
     """One row: how many units got more than one arm."""
     arms = log.decisions.group_by("unit").aggregate(arms=log.decisions["arm"].nunique())
@@ -194,18 +244,22 @@ def waiting(log: Log, metric: AnyMetric) -> ir.Table:
 
 
 def draws(log: Log, randomise: str) -> ir.Table:
-    """Independent draws per (epoch, arm): a unit's first decision, or every decision when requests are randomised."""
-    decisions = log.decisions
+    """Independent draws per (epoch, arm): a unit's first decision, or every decision when requests are randomised.
+
+    A unit that was held out at first and got an arm later, because the holdout shrank, was not drawn independently.
+    """
+    decisions = log.drawn
     if randomise == "unit":
         order = ibis.row_number().over(group_by=decisions["unit"], order_by=decisions["id"])
         numbered = decisions.select("epoch", "arm", order=order)
         decisions = numbered.filter(numbered["order"] == 0)
+    decisions = decisions.filter(decisions["arm"] != HOLDOUT)
     return decisions.group_by("epoch", "arm").aggregate(draws=decisions.count())
 
 
 def reliability(log: Log, metric: ScoreMetric, bins: int) -> ir.Table:
     """Per arm and equal-width bin of the predicted probability: labels, mean prediction, mean label."""
-    labels = _labels(log, metric.label)
+    labels = _labels(log, metric)
     joined = labels.join(log.decisions, labels["decision_id"] == log.decisions["id"])
     number = (joined["prediction"] * bins).floor().cast("int64")
     placed = joined.select(

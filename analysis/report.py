@@ -38,12 +38,12 @@ def load(
 ) -> "Report":
     """Load the result of the experiment `name` as it was at `now_ms` (default: the clock).
 
-    `source` is `sqlite:///PATH` for a ledger or the path of a lake; by default the lake of $TURNOUT_LAKE if logs were
-    exported to it, else the ledger of $TURNOUT_DATABASE. `alpha` is the chance of a wrong "better" or "worse" in a
-    metric; it is split over the treatment arms.
+    `source` is the address of a ledger (`sqlite:///PATH` or `postgresql://..`) or the path of a lake; by default the
+    lake of $TURNOUT_LAKE if logs were exported to it, else the ledger of $TURNOUT_DATABASE. `alpha` is the chance of a
+    wrong "better" or "worse" in a metric; it is split over the treatment arms.
 
     Raises:
-        SourceError: If the source is missing, corrupted, or of another schema.
+        SourceError: If the source is missing, does not answer, is corrupted, or of another schema.
         ExperimentNotFound: With the experiments that the source has.
         InvalidExperiment: If the experiment's document cannot be analysed.
         InvalidLevel: If alpha is not between 0 and 1.
@@ -179,6 +179,9 @@ class Report:
                 f"the experiment's state is {self.experiment.state}; intervals and p-values are fixed-horizon: valid "
                 "when read once, at the planned end"
             )
+        held_out = self._source.rows(queries.held_out(self._log))[0]["units"]
+        if held_out:
+            yield f"{held_out} unit(s) were held out: the champion served them, and they are part of no comparison"
         shared = self._source.rows(queries.shared_units(self._log))[0]["units"]
         if shared:
             yield (

@@ -1,10 +1,10 @@
-"""Where results are read from: the router's SQLite ledger, or the Delta tables exported from it into a lake."""
+"""Where results are read from: the router's ledger, or the Delta tables exported from it into a lake."""
 
 import os
 import sqlite3
 import tomllib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -16,11 +16,12 @@ import ibis
 import ibis.expr.types as ir
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
+from analysis import postgresql
 from analysis.errors import SchemaMismatch, SourceNotFound, UnreadableSource
 
 DEFAULT_DATABASE = "sqlite:///var/turnout.db"
 DEFAULT_LAKE = "var/lake"
-_LEDGER = "sqlite:///"
+_SQLITE = "sqlite:///"
 _CONFIG_FILE = Path("turnout.toml")
 
 TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
@@ -41,6 +42,7 @@ TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "experiment_id": "int64",
             "epoch": "int64",
             "runs": "string",
+            "traffic": "int64",
             "reason": "string",
             "published_ms": "int64",
         },
@@ -65,10 +67,12 @@ TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "metric": "string",
             "item": "int64",
             "outcome_id": "string",
+            "version": "int64",
             "value": "float64",
             "prediction": "float64",
             "experiment_id": "int64",
             "arm": "int64",
+            "counted": "boolean",
             "occurred_ms": "int64",
             "received_ms": "int64",
         },
@@ -77,17 +81,31 @@ TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
 """The columns that docs/ledger.md promises, as Ibis types, by table."""
 
 
+_BEFORE_VERSIONS = {"version": 0, "counted": True}
+"""What outcomes were, without saying so, on days that were exported before they had versions."""
+
+
+@contextmanager
+def _translated(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (DeltaError, duckdb.Error, sqlite3.Error) as error:
+        first_line = str(error).partition("\n")[0]
+        raise UnreadableSource(
+            f"{name} cannot be read ({first_line}); it may be corrupted: restore it, or export the logs again"
+        ) from error
+
+
 class Source(NamedTuple):
     """Five Ibis tables of one backend, with the columns of TABLES, and the words that say where they are."""
 
     name: str
     tables: Mapping[str, ir.Table]
+    translated: Callable[[str], AbstractContextManager[None]] = _translated
 
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Turn whatever the engine raises while it reads into UnreadableSource."""
-        with _translated(self.name):
-            yield
+    def reading(self) -> AbstractContextManager[None]:
+        """Turn whatever the engine raises while it reads into a SourceError."""
+        return self.translated(self.name)
 
     def rows(self, expression: ir.Table) -> list[dict[str, Any]]:
         """Run a query and return its rows."""
@@ -97,13 +115,14 @@ class Source(NamedTuple):
 
 
 def open_source(source: str | Path | None = None) -> Source:
-    """Open `sqlite:///PATH` or a lake folder.
+    """Open a ledger, `sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST:PORT/NAME`, or a lake folder.
 
     Without a source: the lake ($TURNOUT_LAKE, by default var/lake) if decisions were exported to it, else the ledger
     ($TURNOUT_DATABASE, by default sqlite:///var/turnout.db). Both may also stand in turnout.toml.
 
     Raises:
         SourceNotFound: If neither ledger nor exported tables are there.
+        SourceUnavailable: If a database does not answer.
         UnreadableSource: If a file is corrupted or not what it should be.
         SchemaMismatch: If a table or column of the published schema is missing.
     """
@@ -129,11 +148,17 @@ def _setting(name: str, default: str) -> str:
 
 
 def _open_ledger(url: str) -> Source:
-    if not url.startswith(_LEDGER):
-        raise SourceNotFound(
-            f"source {url!r} cannot be read; use {_LEDGER}PATH for a ledger or the path of a lake folder"
-        )
-    path = Path(url.removeprefix(_LEDGER))
+    if url.startswith(_SQLITE):
+        return _open_sqlite(Path(url.removeprefix(_SQLITE)))
+    if postgresql.is_address(url):
+        return _open_postgresql(url)
+    raise SourceNotFound(
+        f"source {postgresql.shown(url)!r} cannot be read; use {_SQLITE}PATH or {postgresql.ADDRESS} for a ledger, or "
+        "the path of a lake folder"
+    )
+
+
+def _open_sqlite(path: Path) -> Source:
     if not path.is_file():
         raise SourceNotFound(
             f"there is no ledger at {path}; start the router once (`turnout serve`), or set TURNOUT_DATABASE, or "
@@ -143,12 +168,20 @@ def _open_ledger(url: str) -> Source:
     with _translated(name):
         # Read-only: a report must neither create a file nor hold a write lock on a router's ledger.
         connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)
-        backend = ibis.sqlite.from_connection(connection)
-        present = set(backend.list_tables())
-        missing = sorted(set(TABLES) - present)
-        if missing:
-            raise SchemaMismatch(f"{name} has no table {missing[0]!r}; create it with `turnout db upgrade`")
-        return Source(name, {table: _typed(name, table, backend.table(table)) for table in TABLES})
+        return Source(name, _ledger_tables(name, ibis.sqlite.from_connection(connection)))
+
+
+def _open_postgresql(url: str) -> Source:
+    name = f"ledger {postgresql.shown(url)}"
+    with postgresql.translated(name):
+        return Source(name, _ledger_tables(name, postgresql.connect(url)), postgresql.translated)
+
+
+def _ledger_tables(name: str, backend: Any) -> Mapping[str, ir.Table]:
+    missing = sorted(set(TABLES) - set(backend.list_tables()))
+    if missing:
+        raise SchemaMismatch(f"{name} has no table {missing[0]!r}; create it with `turnout db upgrade`")
+    return {table: _typed(name, table, backend.table(table)) for table in TABLES}
 
 
 def _open_lake(lake: Path) -> Source:
@@ -157,7 +190,7 @@ def _open_lake(lake: Path) -> Source:
     if not logs.is_dir():
         raise SourceNotFound(
             f"there are no exported logs at {logs}; materialize the asset group 'logs', or name the ledger "
-            f"({_LEDGER}PATH) as the source"
+            f"({_SQLITE}PATH) as the source"
         )
     backend = ibis.duckdb.connect()
     with _translated(name):
@@ -174,7 +207,8 @@ def _delta_table(backend: Any, path: Path) -> ir.Table:
             raise SourceNotFound(f"{name} does not exist; materialize the asset group 'logs'") from None
         if not files:
             return backend.create_table(path.name, schema=ibis.schema(TABLES[path.name]), temp=True)
-        return _typed(name, path.name, backend.read_parquet(files, table_name=path.name, union_by_name=True))
+        rows = _typed(name, path.name, backend.read_parquet(files, table_name=path.name, union_by_name=True))
+        return rows.fill_null(_BEFORE_VERSIONS) if path.name == "outcomes" else rows
 
 
 def _typed(name: str, table: str, rows: ir.Table) -> ir.Table:
@@ -192,14 +226,3 @@ def _typed(name: str, table: str, rows: ir.Table) -> ir.Table:
         if kept[column].type().copy(nullable=True) != ibis.dtype(dtype)
     }
     return kept.cast(casts) if casts else kept
-
-
-@contextmanager
-def _translated(name: str) -> Iterator[None]:
-    try:
-        yield
-    except (DeltaError, duckdb.Error, sqlite3.Error) as error:
-        first_line = str(error).partition("\n")[0]
-        raise UnreadableSource(
-            f"{name} cannot be read ({first_line}); it may be corrupted: restore it, or export the logs again"
-        ) from error

@@ -27,7 +27,7 @@ class SampleRatio(NamedTuple):
 
 
 def sample_ratio(draws: ArrayLike, shares: ArrayLike) -> SampleRatio:
-    """Test draws [epochs, arms] against each epoch's own shares [epochs, arms], which sum to 1.
+    """Test draws [epochs, arms] against each epoch's own shares [epochs, arms], which sum to 1, or to 0 without arms.
 
     Statistics and degrees of freedom add up over epochs: pooling draws first would be blind when shares swing. An
     epoch in which an arm with traffic expects fewer than 5 draws is left out. A single draw of an arm whose share
@@ -38,7 +38,7 @@ def sample_ratio(draws: ArrayLike, shares: ArrayLike) -> SampleRatio:
     possible = np.asarray(shares, dtype=np.float64) > 0
     if np.any(counts[~possible] > 0):
         return SampleRatio(math.inf, 0, 0.0)
-    testable = np.all(~possible | (expected >= _SMALLEST_EXPECTED), axis=1)
+    testable = np.any(possible, axis=1) & np.all(~possible | (expected >= _SMALLEST_EXPECTED), axis=1)
     cells = possible & testable[:, np.newaxis]
     degrees = int(cells.sum() - testable.sum())
     if degrees == 0:

@@ -1,4 +1,4 @@
-"""Ledgers with generated experiments, written as the router's SQLite file and as the lake's Delta tables."""
+"""Ledgers with generated experiments, written as the router's database and as the lake's Delta tables."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,9 +9,12 @@ from typing import Any
 import deltalake
 import numpy as np
 import pyarrow as pa
-from sqlalchemy import create_engine, insert
+from sqlalchemy import Engine, create_engine, insert
 
+from router.assignment.epochs import HOLDOUT
+from router.decision_id import FORCED
 from router.ledger import schema
+from router.ledger.database import open_database, upgrade
 
 START_MS = 1_775_001_600_000  # 2026-04-01
 MINUTE_MS = 60_000
@@ -55,6 +58,7 @@ class Ledger:
         epochs: Sequence[Sequence[float]] = ((0.5, 0.5),),
         randomise: str = "unit",
         state: str = "concluded",
+        holdouts: Sequence[float] = (),
     ) -> int:
         number = len(self.experiments) + 1
         models = [f"flight-delay-{arm}@1" for arm in arms]
@@ -83,12 +87,15 @@ class Ledger:
         for index, (arm, model) in enumerate(zip(arms, models, strict=True)):
             self.arms.append({"experiment_id": number, "arm": index, "name": arm, "model": model})
         for index, shares in enumerate(epochs, start=1):
-            runs = [[round(10_000 * share), arm] for arm, share in enumerate(shares) if share]
+            held = holdouts[index - 1] if holdouts else 0.0
+            runs = [[round(10_000 * (1 - held) * share), arm] for arm, share in enumerate(shares) if share]
+            runs += [[round(10_000 * held), HOLDOUT]] if held else []
             self.epochs.append(
                 {
                     "experiment_id": number,
                     "epoch": index,
                     "runs": json.dumps(runs),
+                    "traffic": 10_000,
                     "reason": "start",
                     "published_ms": START_MS,
                 }
@@ -132,40 +139,65 @@ class Ledger:
         self,
         decision_id: bytes,
         metric: str,
-        value: float,
+        value: float | None,
         *,
         item: int = 0,
         outcome_id: str = "",
+        version: int = 0,
         label: bool = False,
         delay_ms: int = 1000,
+        received_after_ms: int = 0,
+        counted: bool = True,
     ) -> None:
+        """Add an outcome; those of a forced decision are outside experiments, as the router stores them."""
         decision = next(row for row in reversed(self.decisions) if row["id"] == decision_id)
         at_ms = decision["decided_ms"] + delay_ms
+        is_drawn = decision["epoch"] != FORCED
         self.outcomes.append(
             {
                 "decision_id": decision_id,
                 "metric": metric,
                 "item": item,
                 "outcome_id": outcome_id,
-                "value": float(value),
+                "version": version,
+                "value": None if value is None else float(value),
                 "prediction": json.loads(decision["predictions"])[item] if label else None,
-                "experiment_id": decision["experiment_id"],
-                "arm": decision["arm"],
+                "experiment_id": decision["experiment_id"] if is_drawn else None,
+                "arm": decision["arm"] if is_drawn else None,
+                "counted": counted,
                 "occurred_ms": at_ms,
-                "received_ms": at_ms,
+                "received_ms": at_ms + received_after_ms,
             }
         )
+
+    def standing(self, now_ms: int) -> list[dict[str, Any]]:
+        """The newest version of every outcome that was known at `now_ms`, counted and not retracted."""
+        known = [row for row in self.outcomes if row["received_ms"] <= now_ms and row["counted"]]
+        newest: dict[tuple[Any, ...], dict[str, Any]] = {}
+        for row in sorted(known, key=lambda row: int(row["version"])):
+            newest[row["decision_id"], row["metric"], row["item"], row["outcome_id"]] = row
+        return [row for row in newest.values() if row["value"] is not None]
 
     def write_sqlite(self, path: Path) -> str:
         """Write the router's file and return its URL."""
         engine = create_engine(f"sqlite:///{path}")
         schema.metadata.create_all(engine)
+        self._insert(engine)
+        return f"sqlite:///{path}"
+
+    def write(self, url: str) -> str:
+        """Write to an empty database, with the tables that the router's migrations make there, and return its URL."""
+        engine = open_database(url)
+        upgrade(engine)
+        self._insert(engine)
+        return url
+
+    def _insert(self, engine: Engine) -> None:
         with engine.begin() as connection:
             for name in ("experiments", "arms", "epochs", "decisions", "outcomes"):
                 if rows := getattr(self, name):
                     connection.execute(insert(schema.metadata.tables[name]), rows)
         engine.dispose()
-        return f"sqlite:///{path}"
 
     def write_lake(self, lake: Path) -> Path:
         """Write the Delta tables as the export does and return the lake's folder."""
@@ -178,7 +210,14 @@ class Ledger:
         return lake
 
 
-_ARROW = {"BIGINT": pa.int64(), "INTEGER": pa.int64(), "FLOAT": pa.float64(), "TEXT": pa.string(), "BLOB": pa.binary()}
+_ARROW = {
+    "BIGINT": pa.int64(),
+    "INTEGER": pa.int64(),
+    "FLOAT": pa.float64(),
+    "TEXT": pa.string(),
+    "BLOB": pa.binary(),
+    "BOOLEAN": pa.bool_(),
+}
 
 
 def write_table(lake: Path, name: str, rows: Sequence[Mapping[str, Any]], *, by_day: bool = False) -> None:
@@ -220,16 +259,18 @@ def everything(seed: int = 5) -> Ledger:
         {**BRIER, "name": name, "score": name, "role": "primary" if name == "brier" else "secondary"}
         for name in ("brier", "log_loss", "absolute_error", "correct")
     ]
-    bought = {**REVENUE, "name": "basket", "role": "secondary", "default": 1.5, "window_s": 7200}
+    bought = {**REVENUE, "name": "basket", "role": "secondary", "default": 1.5, "window_s": 7200, "late": "count"}
     click = {**CLICK, "role": "guardrail", "margin": 0.05}
     paid = {**CLICK, "name": "paid", "role": "secondary"}
     del paid["default"]
     revenue = {**REVENUE, "role": "secondary"}
+    prompt = {**scores[0], "name": "prompt", "role": "secondary", "window_s": 86_400, "late": "ignore"}
     experiment = ledger.add_experiment(
-        [*scores, click, paid, revenue, bought, RATIO],
+        [*scores, prompt, click, paid, revenue, bought, RATIO, {**RATIO, "name": "prompt-ratio", "late": "ignore"}],
         arms=("control", "boosting", "forest", "idle"),
         epochs=((0.5, 0.3, 0.2, 0.0), (0.3, 0.3, 0.4, 0.0)),
         state="running",
+        holdouts=(0.1, 0.2),
     )
     other = ledger.add_experiment([BRIER], name="other")
     ledger.add_experiment([BRIER, CLICK | {"role": "secondary"}, RATIO], name="empty", state="draft")
@@ -245,6 +286,10 @@ def everything(seed: int = 5) -> Ledger:
         ledger.observe(key, "late", number % 3 == 0, label=True)
         outside = ledger.decide(None, None, f"guest-{number}", START_MS + number, epoch=None)
         ledger.observe(outside, "late", 1.0, label=True)
+        held = ledger.decide(experiment, HOLDOUT, f"held-{number}", START_MS + number, epoch=1 + number % 2)
+        ledger.observe(held, "late", 1.0, label=True)
+        forced = ledger.decide(experiment, number % 2, f"tester-{number}", START_MS + number, epoch=FORCED)
+        ledger.observe(forced, "late", 1.0)
     moved = 1 - min(ledger.decisions[0]["arm"], 1)
     _visit(ledger, generator, experiment, moved, "unit-0", START_MS + DAY_MS, 2)
     return ledger
@@ -265,8 +310,24 @@ def _visit(
         if generator.uniform() < 0.5:
             ledger.observe(key, "paid", generator.uniform() < 0.4, item=item)
         for purchase in range(int(generator.integers(0, 3))):
-            value = float(generator.exponential(10.0))
+            value, delay_ms = float(generator.exponential(10.0)), int(generator.integers(1, 10_000_000))
             ledger.observe(key, "revenue", value, item=item, outcome_id=f"r{purchase}")
-            ledger.observe(key, "basket", value / 7, item=item, outcome_id=f"b{purchase}")
+            ledger.observe(key, "basket", value / 7, item=item, outcome_id=f"b{purchase}", delay_ms=delay_ms)
         ledger.observe(key, "visit", 1.0, item=item)
-        ledger.observe(key, "value", float(generator.exponential(3.0)), item=item)
+        ledger.observe(
+            key, "value", float(generator.exponential(3.0)), item=item, delay_ms=int(generator.integers(1, 2 * DAY_MS))
+        )
+    _correct(ledger, generator, key)
+
+
+def _correct(ledger: Ledger, generator: np.random.Generator, key: bytes) -> None:
+    """Correct or retract some of a decision's outcomes, some twice and not in order, and let some wait for ever."""
+    for said in [row for row in ledger.outcomes[-20:] if row["decision_id"] == key]:
+        for version in generator.permutation([1, 3]) if generator.uniform() < 0.15 else ():
+            value = None if generator.uniform() < 0.3 else float(generator.uniform() < 0.5)
+            ledger.outcomes.append(
+                {**said, "version": int(version), "value": value}
+                | {"received_ms": said["received_ms"] + int(generator.integers(0, DAY_MS))}
+            )
+        if generator.uniform() < 0.02:
+            ledger.outcomes.append({**said, "outcome_id": "early", "value": 1.0, "counted": False})

@@ -44,7 +44,7 @@ def test_json_has_every_number_and_null_for_the_unknown(tmp_path: Path) -> None:
     assert printed["experiment"] == NAME
     assert printed["verdict"]["decision"] == "insufficient"
     assert printed["sample_ratio"]["mismatch"] is False
-    assert len(printed["results"]) == 36
+    assert len(printed["results"]) == 44
     assert printed["results"][0]["difference"] is None
     assert printed["results"][1]["difference_low"] < printed["results"][1]["difference_high"]
 

@@ -1,5 +1,6 @@
 import json
 import math
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,10 @@ from analysis.errors import (
 from analysis.fixed_horizon import Effect
 from analysis.report import Report, load
 from analysis.results import Result
+from router.assignment.epochs import HOLDOUT
+from router.decision_id import FORCED
 from tests.analysis.ledgers import BRIER, CLICK, DAY_MS, MINUTE_MS, REVENUE, START_MS, Ledger, everything, flights
+from tests.databases import database
 
 NAME = "boosting-vs-logistic"
 NOW_MS = START_MS + int(1.2 * DAY_MS)
@@ -33,6 +37,13 @@ def rich(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """The same content as a ledger and as a lake."""
     folder, ledger = tmp_path_factory.mktemp("rich"), everything()
     return ledger.write_sqlite(folder / "turnout.db"), ledger.write_lake(folder / "lake")
+
+
+@pytest.fixture(scope="module")
+def in_postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The same content as a ledger in PostgreSQL."""
+    with database("postgresql", tmp_path_factory.mktemp("unused")) as url:
+        yield everything().write(url)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +64,7 @@ def _decisions(ledger: Ledger, arm: int) -> list[dict[str, Any]]:
     return [
         row
         for row in ledger.decisions
-        if row["experiment_id"] == 1 and row["arm"] == arm and row["decided_ms"] <= NOW_MS
+        if row["experiment_id"] == 1 and row["arm"] == arm and row["epoch"] > 0 and row["decided_ms"] <= NOW_MS
     ]
 
 
@@ -61,23 +72,32 @@ def _equal(left: pd.DataFrame, right: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(left, right, rtol=1e-9, atol=1e-12, check_exact=False)
 
 
+def _same(left: Report, right: Report) -> None:
+    _equal(left.summary(), right.summary())
+    _equal(left.assignments(), right.assignments())
+    _equal(left.timeline(), right.timeline())
+    _equal(left.reliability(), right.reliability())
+    assert left.srm() == pytest.approx(right.srm(), nan_ok=True)
+    assert left.verdict() == right.verdict()
+    assert left.notes == right.notes
+
+
 @pytest.mark.parametrize("name", [NAME, "other", "empty"])
-def test_both_sources_give_the_same_report(rich: tuple[str, Path], name: str) -> None:
+def test_ledger_and_lake_give_the_same_report(rich: tuple[str, Path], name: str) -> None:
     ledger, lake = (load(name, source, now_ms=NOW_MS) for source in rich)
-    _equal(ledger.summary(), lake.summary())
-    _equal(ledger.assignments(), lake.assignments())
-    _equal(ledger.timeline(), lake.timeline())
-    _equal(ledger.reliability(), lake.reliability())
-    assert ledger.srm() == pytest.approx(lake.srm(), nan_ok=True)
-    assert ledger.verdict() == lake.verdict()
-    assert ledger.notes == lake.notes
+    _same(ledger, lake)
+
+
+@pytest.mark.parametrize("name", [NAME, "other", "empty"])
+def test_sqlite_and_postgresql_give_the_same_report(rich: tuple[str, Path], in_postgresql: str, name: str) -> None:
+    _same(load(name, rich[0], now_ms=NOW_MS), load(name, in_postgresql, now_ms=NOW_MS))
 
 
 def test_summary_has_a_row_per_metric_and_arm_with_control_first(rich_report: Report) -> None:
     summary = rich_report.summary()
-    assert list(summary["arm"]) == ["control", "boosting", "forest", "idle"] * 9
-    assert list(summary["role"]) == ["control", "treatment", "treatment", "treatment"] * 9
-    assert summary["metric"].nunique() == 9
+    assert list(summary["arm"]) == ["control", "boosting", "forest", "idle"] * 11
+    assert list(summary["role"]) == ["control", "treatment", "treatment", "treatment"] * 11
+    assert summary["metric"].nunique() == 11
     # alpha is split over three treatment arms
     assert summary["confidence"].unique() == pytest.approx([1 - 0.05 / 3])
 
@@ -88,11 +108,7 @@ def test_summary_counts_what_the_ledger_has(rich_report: Report) -> None:
     for arm, name in enumerate(("control", "boosting", "forest")):
         decisions = _decisions(ledger, arm)
         ids = {row["id"] for row in decisions}
-        labels = [
-            row
-            for row in ledger.outcomes
-            if row["metric"] == "late" and row["decision_id"] in ids and row["received_ms"] <= NOW_MS
-        ]
+        labels = [row for row in ledger.standing(NOW_MS) if row["metric"] == "late" and row["decision_id"] in ids]
         brier = rows["brier", name]
         assert brier.decisions == rows["click", name].decisions == len(decisions)
         assert brier.units == len({row["unit"] for row in decisions})
@@ -235,6 +251,55 @@ def test_sample_ratio_of_requests_counts_every_decision(tmp_path: Path) -> None:
     report = _load(ledger, tmp_path)
     assert list(report.assignments()["draws"]) == [50, 50]
     assert any(note.startswith("5 unit(s) got more than one arm") for note in report.notes)
+
+
+def test_sample_ratio_is_that_of_the_units_that_are_not_held_out(tmp_path: Path) -> None:
+    ledger = Ledger()
+    experiment = ledger.add_experiment([BRIER], epochs=((0.75, 0.25), (0.5, 0.5), (0.5, 0.5)), holdouts=(0.2, 0.6, 1.0))
+    for index in range(100):
+        ledger.decide(experiment, HOLDOUT if index % 5 == 0 else int(index % 4 == 0), f"u{index}", START_MS + index)
+        ledger.decide(experiment, index % 2, f"v{index}", START_MS + index, epoch=2)
+    for index in range(10):
+        ledger.decide(experiment, HOLDOUT, f"w{index}", START_MS + index, epoch=3)
+    report = _load(ledger, tmp_path)
+    assert list(report.assignments()["draws"]) == [60, 20, 50, 50, 0, 0]
+    assert list(report.assignments()["expected_draws"]) == [60, 20, 50, 50, 0, 0]
+    assert report.srm() == (0.0, 2, 1.0)
+
+
+def test_unit_that_was_held_out_first_is_no_draw_of_a_later_epoch(tmp_path: Path) -> None:
+    ledger = Ledger()
+    experiment = ledger.add_experiment([BRIER], epochs=((0.5, 0.5), (0.5, 0.5)), holdouts=(0.5, 0.0))
+    for index in range(40):
+        ledger.decide(experiment, HOLDOUT, f"u{index}", START_MS + index)
+        # All that the holdout gives up goes to the arm that grows.
+        ledger.decide(experiment, 1, f"u{index}", START_MS + 1000 + index, epoch=2)
+        ledger.decide(experiment, index % 2, f"v{index}", START_MS + 2000 + index, epoch=2)
+    report = _load(ledger, tmp_path)
+    assert list(report.assignments()["draws"]) == [0, 0, 20, 20]
+    assert [row.units for row in report.results] == [20, 60]
+
+
+@pytest.mark.parametrize(("arm", "epoch"), [(0, FORCED), (1, FORCED), (HOLDOUT, 1), (HOLDOUT, FORCED)])
+def test_what_no_arm_was_drawn_for_changes_no_number(tmp_path: Path, arm: int, epoch: int) -> None:
+    with_it, without = flights(200), flights(200)
+    # Units of their own, before, amid and after the others; and forced ones of a unit that has an arm.
+    units = ["tester", "flight-0"] if epoch == FORCED else ["tester"]
+    for day in (-1, 1, 20):
+        for unit in units:
+            key = with_it.decide(
+                1, arm, unit, START_MS + day * DAY_MS, predictions=[0.9], epoch=epoch, fallback="timeout"
+            )
+            with_it.observe(key, "late", 0.0, label=True)
+    (tmp_path / "without").mkdir()
+    report, expected = _load(with_it, tmp_path), _load(without, tmp_path / "without")
+    held_out = ("1 unit(s) were held out: the champion served them, and they are part of no comparison",)
+    _equal(report.summary(), expected.summary())
+    _equal(report.timeline(), expected.timeline())
+    _equal(report.reliability(), expected.reliability())
+    _equal(report.assignments(), expected.assignments())
+    assert (report.srm(), report.verdict()) == (expected.srm(), expected.verdict())
+    assert report.notes == expected.notes + (() if epoch == FORCED else held_out)
 
 
 def test_broken_split_withholds_the_verdict(tmp_path: Path) -> None:

@@ -1,17 +1,31 @@
+import gc
+import shutil
 import sqlite3
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
+import deltalake
 import ibis
+import psycopg
+import pyarrow.compute as pc
 import pytest
 
 from analysis.errors import SchemaMismatch, SourceError, SourceNotFound, UnreadableSource
 from analysis.source import TABLES, open_source
 from router.ledger import schema
 from tests.analysis.ledgers import Ledger, flights, write_table
+from tests.databases import database
 
-_TYPES = {"BIGINT": "int64", "INTEGER": "int64", "FLOAT": "float64", "TEXT": "string", "BLOB": "binary"}
+_TYPES = {
+    "BIGINT": "int64",
+    "INTEGER": "int64",
+    "FLOAT": "float64",
+    "TEXT": "string",
+    "BLOB": "binary",
+    "BOOLEAN": "boolean",
+}
 
 
 def test_expected_columns_are_those_of_the_ledger() -> None:
@@ -83,8 +97,101 @@ def test_missing_delta_table_is_named(tmp_path: Path) -> None:
 
 
 def test_unknown_kind_of_source_is_refused() -> None:
-    with pytest.raises(SourceNotFound, match=r"'postgresql://host/db' cannot be read; use sqlite:///PATH"):
-        open_source("postgresql://host/db")
+    with pytest.raises(SourceNotFound, match=r"'mysql://u:\*\*\*@host/db' cannot be read; use sqlite:///PATH"):
+        open_source("mysql://u:hidden@host/db")
+
+
+def test_ledger_in_postgresql_has_the_same_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = flights(20)
+    monkeypatch.setenv("TURNOUT_LAKE", str(tmp_path / "none"))
+    with database("postgresql", tmp_path) as url:
+        monkeypatch.setenv("TURNOUT_DATABASE", ledger.write(url))
+        for opened in (open_source(), open_source(url.replace("+psycopg", ""))):
+            for name, columns in TABLES.items():
+                types = {column: dtype.copy(nullable=True) for column, dtype in opened.tables[name].schema().items()}
+                assert types == {column: ibis.dtype(dtype) for column, dtype in columns.items()}
+                assert len(opened.rows(opened.tables[name])) == len(getattr(ledger, name))
+
+
+def test_ledger_in_postgresql_cannot_be_written_by_a_report(tmp_path: Path) -> None:
+    with database("postgresql", tmp_path) as url:
+        opened = open_source(flights(20).write(url))
+        backend = opened.tables["arms"].get_backend()
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction), backend.begin() as cursor:
+            cursor.execute("delete from arms")
+
+
+def test_connection_to_postgresql_ends_with_its_last_table(tmp_path: Path) -> None:
+    with database("postgresql", tmp_path) as url:
+        opened = open_source(flights(20).write(url))
+        connection = opened.tables["arms"].get_backend().con
+        assert not connection.closed
+        del opened
+        gc.collect()
+        assert connection.closed
+
+
+def test_database_in_postgresql_without_the_tables_is_refused(tmp_path: Path) -> None:
+    with (
+        database("postgresql", tmp_path) as url,
+        pytest.raises(SchemaMismatch, match=r"no table 'arms'; create it with `turnout db upgrade`"),
+    ):
+        open_source(url)
+
+
+def test_ledger_in_postgresql_that_may_not_be_read_says_so(tmp_path: Path) -> None:
+    with database("postgresql", tmp_path) as url:
+        opened = open_source(flights(20).write(url))
+        with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+            connection.execute("drop table arms")
+        with pytest.raises(UnreadableSource, match=r"cannot be read \(relation \"arms\" does not exist"):
+            opened.rows(opened.tables["arms"])
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("postgresql://me:hidden@127.0.0.1:1/db", r"postgresql://me:\*\*\*@127.0.0.1:1/db does not answer"),
+        ("postgresql+psycopg://me:x@hidden@127.0.0.1:1/db", r"me:\*\*\*@127.0.0.1:1/db' cannot be understood"),
+        ("postgresql://127.0.0.1:1/db?user=me&password=hidden", r"password=\*\*\* does not answer"),
+        ("postgresql://me:hidden@127.0.0.1:no/db", r"me:\*\*\*@127.0.0.1:no/db"),
+        (
+            "postgresql://me:%dehidden@127.0.0.1/db",
+            r"me:\*\*\*@127.0.0.1/db' cannot be understood; write it as postgresql:",
+        ),
+        ("postgresql://me:hidden@[::1/db", r"me:\*\*\*@\[::1/db' cannot be understood"),
+    ],
+)
+def test_password_of_a_ledger_that_does_not_answer_is_not_shown(url: str, message: str) -> None:
+    with pytest.raises(SourceError, match=message) as caught:
+        open_source(url)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "hidden" not in shown
+
+
+def test_ledger_in_postgresql_without_its_driver_names_the_remedy() -> None:
+    code = (
+        "import sys; sys.modules['psycopg'] = None\nfrom analysis.errors import SourceNotFound\nimport analysis\n"
+        "try: analysis.load('x', 'postgresql://127.0.0.1/db')\nexcept SourceNotFound as error: print(error)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "a ledger in PostgreSQL needs pip install 'turnout[postgresql]'\n"
+
+
+def test_days_exported_before_outcomes_had_versions_are_read(tmp_path: Path) -> None:
+    ledger = flights(20)
+    lake = ledger.write_lake(tmp_path)
+    old = deltalake.DeltaTable(lake / "logs" / "outcomes").to_pyarrow_table()
+    shutil.rmtree(lake / "logs" / "outcomes")
+    first, last = sorted(set(old["day"].to_pylist()))
+    for day, rows in ((first, old.drop_columns(["version", "counted"])), (last, old)):
+        of_day = rows.filter(pc.equal(rows["day"], day))
+        deltalake.write_deltalake(
+            lake / "logs" / "outcomes", of_day, mode="append", schema_mode="merge", partition_by=["day"]
+        )
+    opened = open_source(lake)
+    rows = opened.rows(opened.tables["outcomes"])
+    assert [(row["version"], row["counted"]) for row in rows] == [(0, True)] * 20
 
 
 def test_file_that_is_no_database_is_unreadable(tmp_path: Path) -> None:
