@@ -124,7 +124,7 @@ def _ensure_experiment(settings: Settings) -> str:
     registry = Registry(settings.registry)
     newest = {candidate: str(registry.latest(f"{ENDPOINT.name}-{candidate}")) for _, candidate in EXPERIMENT.arms}
     wanted = EXPERIMENT.document(ENDPOINT.name, newest)
-    with Turnout(settings.router_url) as router:
+    with Turnout(settings.router_url, api_key=settings.api_key) as router:
         _ensure_endpoint(router, wanted["arms"][0]["model"])
         existing = {each["document"]["name"]: each for each in router.experiments()}
         for name in _names(EXPERIMENT.name):
@@ -169,6 +169,7 @@ def _replay(settings: Settings, experiment: str, flights: int | None) -> Replaye
             requests,
             label=ENDPOINT.label,
             key=experiment,
+            api_key=settings.api_key,
             progress=lambda sent: advance(sent, len(requests), "replaying flights"),
         )
 

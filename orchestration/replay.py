@@ -43,16 +43,18 @@ def replay(
     *,
     label: str,
     key: str,
+    api_key: str | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Replayed:
     """Send every request and every label from a few clients at once; `progress` gets the number of requests sent.
 
-    `key` and the unit make the idempotency key, so that a second replay decides nothing anew.
+    `key` and the unit make the idempotency key, so that a second replay decides nothing anew; `api_key` is what the
+    router wants to see once it has keys.
     """
     traffic = _Traffic(requests, label, progress)
 
     def client() -> None:
-        with Turnout(url, timeout_s=60) as router, traffic.stopped_by_an_error():
+        with Turnout(url, api_key=api_key, timeout_s=60) as router, traffic.stopped_by_an_error():
             for request in traffic.requests():
                 reply = router.predict(
                     endpoint, unit=request.unit, inputs=dict(request.inputs), id=f"{key}/{request.unit}"
@@ -63,7 +65,7 @@ def replay(
     with ThreadPoolExecutor(_CLIENTS) as clients:
         for ended in [clients.submit(client) for _ in range(_CLIENTS)]:
             ended.result()
-    with Turnout(url, timeout_s=60) as router:
+    with Turnout(url, api_key=api_key, timeout_s=60) as router:
         while due := traffic.labels_due(held_back=0):
             traffic.posted(router.outcomes(due))
     return traffic.counts()

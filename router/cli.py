@@ -13,6 +13,7 @@ _OWN = [
         "endpoint": "control",
         "experiment": "control",
         "model": "model",
+        "key": "key",
         "db": "db",
     }.items()
 ]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Self
 import httpx
 import msgspec
 
+from router.errors import InvalidKey
 from router.settings import Settings
 
 DEFAULT_URL = Settings().router_url
@@ -40,10 +41,13 @@ class _Call(NamedTuple):
 
 
 class Turnout:
-    """Talks to one router; use it as a context manager or close it. Every call raises ApiError or httpx errors."""
+    """Talks to one router; use it as a context manager or close it. Every call raises ApiError or httpx errors.
 
-    def __init__(self, url: str = DEFAULT_URL, *, timeout_s: float = 10.0) -> None:
-        self._http = httpx.Client(base_url=url, timeout=timeout_s, verify=_verify(url))
+    `api_key` is shown with every call; a router needs one as soon as it has keys.
+    """
+
+    def __init__(self, url: str = DEFAULT_URL, *, api_key: str | None = None, timeout_s: float = 10.0) -> None:
+        self._http = httpx.Client(base_url=url, headers=_show(api_key), timeout=timeout_s, verify=_verify(url))
 
     def __enter__(self) -> Self:
         return self
@@ -143,6 +147,12 @@ class Turnout:
         moved: Json = self._send(_Call("POST", f"/v1/experiments/{name}/{verb}", None, _if_match(revision)))
         return moved
 
+    def audit(self, limit: int = 100, before: int | None = None) -> list[Json]:
+        """Return who changed what, newest first; the next page is `before` the last entry's id."""
+        page = f"/v1/audit?limit={limit}" + ("" if before is None else f"&before={before}")
+        found: list[Json] = self._send(_Call("GET", page))
+        return found
+
     def models(self) -> list[Json]:
         """Return the model versions in the router's registry."""
         found: list[Json] = self._send(_Call("GET", "/v1/models"))
@@ -159,9 +169,13 @@ class Turnout:
 class AsyncTurnout:
     """The calls that applications make under load, asynchronously."""
 
-    def __init__(self, url: str = DEFAULT_URL, *, timeout_s: float = 10.0, connections: int = 100) -> None:
+    def __init__(
+        self, url: str = DEFAULT_URL, *, api_key: str | None = None, timeout_s: float = 10.0, connections: int = 100
+    ) -> None:
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-        self._http = httpx.AsyncClient(base_url=url, timeout=timeout_s, limits=limits, verify=_verify(url))
+        self._http = httpx.AsyncClient(
+            base_url=url, headers=_show(api_key), timeout=timeout_s, limits=limits, verify=_verify(url)
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -198,6 +212,15 @@ class AsyncTurnout:
         """Return what was decided and what came of it."""
         found: Json = await self._send(_Call("GET", f"/v1/decisions/{decision_id}"))
         return found
+
+
+def _show(api_key: str | None) -> Mapping[str, str]:
+    """Return the header that shows the key, or raise InvalidKey where HTTP's own error would print it."""
+    if api_key is None:
+        return {}
+    if not (text := api_key.strip()).isascii() or not text.isprintable():
+        raise InvalidKey
+    return {"Authorization": f"Bearer {text}"}
 
 
 def _verify(url: str) -> bool:

@@ -18,6 +18,7 @@ _PREFIX = "TURNOUT_"
 _SHORTEST_SECRET = 16
 _CONFIG_FILE = Path("turnout.toml")
 _SQLITE = "sqlite:///"
+_HIDDEN = {"database", "secret", "url", "api_key"}
 _DEFAULT_DATABASE = f"{_SQLITE}var/turnout.db"
 
 
@@ -46,6 +47,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """How long a commit may take before the database counts as away."""
     api_key: str | None = None
     """What commands, the demo and Dagster show the router, once it has keys."""
+
+    def __repr__(self) -> str:
+        """Without what must not stand in a log."""
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        fields = [(name, getattr(self, name)) for name in self.__struct_fields__]
+        return [(name, "***" if name in _HIDDEN and value is not None else value) for name, value in fields]
 
     @property
     def router_url(self) -> str:

@@ -8,6 +8,7 @@ import click
 from router.client import Turnout
 from router.commands.output import json_option, print_json, print_rows, read_document, url_option
 from router.documents import HOLDOUT_NAME
+from router.settings import load
 
 
 @click.group()
@@ -20,7 +21,7 @@ def endpoint() -> None:
 @url_option
 def create_endpoint(file: IO[bytes], url: str) -> None:
     """Create an endpoint from a JSON document (- for standard input)."""
-    with Turnout(url) as router:
+    with _connect(url) as router:
         print_json(router.create_endpoint(read_document(file)))
 
 
@@ -29,7 +30,7 @@ def create_endpoint(file: IO[bytes], url: str) -> None:
 @json_option
 def list_endpoints(url: str, *, as_json: bool) -> None:
     """List the endpoints."""
-    with Turnout(url) as router:
+    with _connect(url) as router:
         found = router.endpoints()
     rows = [{**each["document"], "revision": each["revision"]} for each in found]
     print_rows(rows, as_json=as_json, empty="no endpoints yet; create one: turnout endpoint create FILE")
@@ -40,7 +41,7 @@ def list_endpoints(url: str, *, as_json: bool) -> None:
 @url_option
 def show_endpoint(name: str, url: str) -> None:
     """Print one endpoint as JSON."""
-    with Turnout(url) as router:
+    with _connect(url) as router:
         print_json(router.endpoint(name))
 
 
@@ -54,7 +55,7 @@ def experiment() -> None:
 @url_option
 def create_experiment(file: IO[bytes], url: str) -> None:
     """Create an experiment, as a draft, from a JSON document (- for standard input)."""
-    with Turnout(url) as router:
+    with _connect(url) as router:
         print_json(router.create_experiment(read_document(file)))
 
 
@@ -63,7 +64,7 @@ def create_experiment(file: IO[bytes], url: str) -> None:
 @json_option
 def list_experiments(url: str, *, as_json: bool) -> None:
     """List the experiments in the order in which they may take a unit."""
-    with Turnout(url) as router:
+    with _connect(url) as router:
         found = router.experiments()
     rows = [_summary(each) for each in found]
     print_rows(rows, as_json=as_json, empty="no experiments yet; create one: turnout experiment create FILE")
@@ -74,7 +75,7 @@ def list_experiments(url: str, *, as_json: bool) -> None:
 @url_option
 def show_experiment(name: str, url: str) -> None:
     """Print one experiment as JSON."""
-    with Turnout(url) as router:
+    with _connect(url) as router:
         print_json(router.experiment(name))
 
 
@@ -84,7 +85,7 @@ def _moving(verb: str, description: str) -> None:
     @click.option("--revision", type=int, help="Refuse if somebody changed the experiment since this revision.")
     @url_option
     def move(name: str, revision: int | None, url: str) -> None:
-        with Turnout(url) as router:
+        with _connect(url) as router:
             call: Callable[..., Any] = getattr(router, verb)
             moved = call(name, revision)
         click.echo(f"{name} is {moved['state']} (revision {moved['revision']}, epoch {moved['epoch']})")
@@ -94,6 +95,10 @@ _moving("start", "Start a draft: it takes units from now on.")
 _moving("pause", "Stop taking units; the champion serves them.")
 _moving("resume", "Take units again; every unit gets the arm that it had.")
 _moving("conclude", "End an experiment for good; late outcomes still count.")
+
+
+def _connect(url: str) -> Turnout:
+    return Turnout(url, api_key=load().api_key)
 
 
 def _summary(view: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import click
 
-from router.ledger.database import HEAD, open_database, revision, upgrade
+from router.ledger.database import HEAD, open_database, revision, shown, upgrade
 from router.settings import load
 
 
@@ -18,4 +18,4 @@ def upgrade_database() -> None:
     engine = open_database(settings.database)
     before = revision(engine)
     upgrade(engine)
-    click.echo(f"{settings.database} is at revision {HEAD} (was {before or 'empty'})")
+    click.echo(f"{shown(settings.database)} is at revision {HEAD} (was {before or 'empty'})")

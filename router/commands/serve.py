@@ -10,14 +10,16 @@ from pathlib import Path
 import click
 
 from router.errors import CannotStart
-from router.ledger.database import open_database, upgrade
+from router.keys import Keyring
+from router.ledger.database import open_database, shown, upgrade
+from router.ledger.keys import KeyTables
 from router.settings import Settings, load
 
 _BACKLOG = 2048
 
 
 @click.command()
-@click.option("--host", help="Address to listen on (TURNOUT_HOST); loopback only.")
+@click.option("--host", help="Address to listen on (TURNOUT_HOST); beyond loopback it needs an API key.")
 @click.option("--port", type=int, help="Port to listen on (TURNOUT_PORT); 0 takes a free one.")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes to run.")
 @click.option("--database", metavar="URL", help="The ledger (TURNOUT_DATABASE), such as sqlite:///var/turnout.db.")
@@ -26,6 +28,8 @@ def serve(workers: int, **options: str | int | Path | None) -> None:
     """Serve predictions, count outcomes and run experiments."""
     settings = load({**os.environ, **_as_variables(options)})
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if not _is_loopback(settings.host):
+        _require_key(settings)
     listener = _listen(settings)
     # Worker processes read their settings from the environment.
     os.environ.update(_as_variables(options))
@@ -36,13 +40,20 @@ def _as_variables(options: Mapping[str, str | int | Path | None]) -> dict[str, s
     return {f"TURNOUT_{name.upper()}": str(value) for name, value in options.items() if value is not None}
 
 
+def _require_key(settings: Settings) -> None:
+    engine = open_database(settings.database)
+    upgrade(engine)
+    usable = Keyring(KeyTables(engine).keys()).has_usable_key
+    engine.dispose()
+    if not usable:
+        raise CannotStart(
+            f"host {settings.host!r} is reachable from other machines, but this router has no API key; make one with "
+            "turnout key create --name NAME --scope admin, or listen on 127.0.0.1"
+        )
+
+
 def _listen(settings: Settings) -> socket.socket:
     """Return the listening socket, bound before anything is loaded so that a taken port fails at once."""
-    if not _is_loopback(settings.host):
-        raise CannotStart(
-            f"host {settings.host!r} is reachable from other machines, but nothing protects this router yet; "
-            "listen on 127.0.0.1 and put an authenticating proxy in front"
-        )
     listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -85,7 +96,7 @@ def _run(settings: Settings, listener: socket.socket, workers: int) -> None:
         proxy_headers=False,
         ws="none",
     )
-    click.echo(f"Turnout on http://{settings.host}:{port}  (API: /schema, ledger: {settings.database})")
+    click.echo(f"Turnout on http://{settings.host}:{port}  (API: /schema, ledger: {shown(settings.database)})")
     server = uvicorn.Server(config)
     if workers == 1:
         server.run(sockets=[listener])

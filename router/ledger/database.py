@@ -7,7 +7,14 @@ from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -47,7 +54,7 @@ def open_database(url: str) -> Engine:
     Raises:
         CannotStart: The database does not answer, the folder cannot be written or the file is no SQLite database.
     """
-    parsed = make_url(url)
+    parsed = _parsed(url)
     try:
         engine = _postgresql(parsed) if parsed.get_backend_name() == "postgresql" else _sqlite(parsed)
         with for_reading(engine).connect() as connection:
@@ -62,7 +69,9 @@ def open_database(url: str) -> Engine:
 
 def shown(url: str | URL) -> str:
     """Return a database address as people may see it, without its password."""
-    return make_url(url).render_as_string(hide_password=True)
+    parsed = make_url(url)
+    hidden = {name: "hidden" for name in parsed.query if "password" in name}
+    return parsed.update_query_dict(hidden).render_as_string(hide_password=True)
 
 
 def is_postgresql(bind: Engine | Connection) -> bool:
@@ -137,9 +146,19 @@ def revision(engine: Engine) -> str | None:
             return None
 
 
+def _parsed(url: str) -> URL:
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError):
+        # What SQLAlchemy says may quote a part of the password.
+        raise CannotStart(
+            "TURNOUT_DATABASE cannot be read as an address; write @ : / and % of its password as %40 %3A %2F and %25"
+        ) from None
+
+
 def _sqlite(url: URL) -> Engine:
     Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url)
+    engine = create_engine(url, hide_parameters=True)
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin)
     return engine
@@ -150,9 +169,11 @@ def _postgresql(url: URL) -> Engine:
         import psycopg  # noqa: F401
     except ModuleNotFoundError as error:
         raise CannotStart("a ledger in PostgreSQL needs pip install 'turnout[postgresql]'") from error
-    # The ping finds connections that a restart of the server has cut, before a statement does.
+    # The ping finds connections that a restart of the server has cut, before a statement does. Rows are nobody's
+    # business, so errors do not print them.
     return create_engine(
         url.set(drivername="postgresql+psycopg"),
+        hide_parameters=True,
         connect_args=_POSTGRESQL_CONNECTION,
         pool_pre_ping=True,
         pool_timeout=5,
