@@ -58,17 +58,19 @@ class Server(NamedTuple):
 
 
 @contextmanager
-def running(server: Server) -> Iterator[int]:
-    """Run the server on its core, wait until it answers, and yield its process id."""
-    process = subprocess.Popen(
-        ["taskset", "-c", str(SERVER_CORE), *server.command], env={**os.environ, **ONE_THREAD, **server.environment}
-    )
+def running(server: Server, core: int | None = SERVER_CORE) -> Iterator[int]:
+    """Run the server on a core (on all, when None), wait until it answers, and yield its process id."""
+    process = subprocess.Popen([*_on(core), *server.command], env={**os.environ, **ONE_THREAD, **server.environment})
     try:
         _wait(server, process)
         yield process.pid
     finally:
         process.terminate()
         process.wait(timeout=20)
+
+
+def _on(core: int | None) -> list[str]:
+    return [] if core is None else ["taskset", "-c", str(core)]
 
 
 def _wait(server: Server, process: subprocess.Popen[bytes]) -> None:
@@ -85,7 +87,14 @@ def _wait(server: Server, process: subprocess.Popen[bytes]) -> None:
     raise RuntimeError(f"{server.name} did not answer on {server.ready}")
 
 
-def load(server: Server, inputs: Mapping[str, float], *, connections: int, seconds: float) -> Load:
+def load(
+    server: Server,
+    inputs: Mapping[str, float],
+    *,
+    connections: int,
+    seconds: float,
+    core: int | None = CLIENT_CORE,
+) -> Load:
     """Send POSTs from `connections` connections, each as soon as the one before is answered."""
     wrk = shutil.which("wrk")
     if wrk is None:
@@ -94,7 +103,7 @@ def load(server: Server, inputs: Mapping[str, float], *, connections: int, secon
         script.write(_SCRIPT % json.dumps(inputs, separators=(",", ":")))
         script.flush()
         command = [wrk, "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", script.name, server.url]
-        done = subprocess.run(["taskset", "-c", str(CLIENT_CORE), *command], check=True, capture_output=True, text=True)
+        done = subprocess.run([*_on(core), *command], check=True, capture_output=True, text=True)
     line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))
     requests, duration, p50, p99, errors = map(int, line.split()[1:])
     if errors:

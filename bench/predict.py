@@ -11,13 +11,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 import msgspec
 from rich.console import Console
 
-from bench.harness import Server, compare, print_comparison, running, write_json
+from bench.harness import Server, compare, print_comparison, write_json
 from bench.model import example, features, fitted
-from models import publish
+from bench.routers import published, router
 from models.reference import ModelReference
 from models.registry import Registry
 from models.runtime import load
@@ -36,10 +35,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("var/bench/predict.json"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        registry = Registry(Path(folder) / "registry")
-        references = [publish(fitted(), features(), name=name, registry=registry) for name in ("a", "b", "c")]
-        turnout = _turnout(Path(folder), references)
-        inference = _inference(registry, references[0])
+        references = published(Path(folder))
+        ledger = f"sqlite:///{folder}/ledger.db"
+        turnout = router(TURNOUT, Path(folder), _PORTS[TURNOUT], references, database_url=ledger)
+        inference = _inference(Registry(Path(folder) / "registry"), references[0])
         found = compare(
             [turnout, _baseline("echo", "litestar_echo"), _baseline("fastapi", "fastapi_sklearn")],
             example(),
@@ -51,31 +50,6 @@ def main() -> None:
     for name, seconds in inference.items():
         Console().print(f"one row, {name}: {seconds * 1e6:.1f} microseconds")
     write_json(arguments.json, {"load": found, "inference_seconds": inference})
-
-
-def _turnout(folder: Path, references: list[ModelReference]) -> Server:
-    """Return the router with an endpoint and a running experiment of three arms, left in its database."""
-    url = f"http://127.0.0.1:{_PORTS['turnout']}"
-    server = Server(
-        TURNOUT,
-        [sys.executable, "-m", "router", "serve", "--port", str(_PORTS["turnout"])],
-        f"{url}/v1/endpoints/tumour/predict",
-        f"{url}/health/ready",
-        {"TURNOUT_DATABASE": f"sqlite:///{folder}/ledger.db", "TURNOUT_REGISTRY": f"{folder}/registry"},
-    )
-    arms = [{"name": reference.name, "model": str(reference)} for reference in references]
-    experiment = {
-        "name": "bench",
-        "endpoint": "tumour",
-        "arms": arms,
-        "allocation": {"kind": "split", "weights": {"a": 0.5, "b": 0.3, "c": 0.2}},
-        "metrics": [{"name": "click", "kind": "binary", "direction": "increase", "role": "primary"}],
-    }
-    with running(server):
-        httpx.post(f"{url}/v1/endpoints", json={"name": "tumour", "champion": str(references[0])}).raise_for_status()
-        httpx.post(f"{url}/v1/experiments", json=experiment).raise_for_status()
-        httpx.post(f"{url}/v1/experiments/bench/start", headers={"If-Match": "*"}).raise_for_status()
-    return server
 
 
 def _baseline(name: str, module: str) -> Server:

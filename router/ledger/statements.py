@@ -5,7 +5,8 @@ from functools import cache
 from itertools import chain
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Table, text
+import msgspec
+from sqlalchemy import Connection, LargeBinary, Table, text
 from sqlalchemy.dialects import postgresql, sqlite
 
 from router.ledger.database import is_postgresql
@@ -30,7 +31,8 @@ def insert_missing(connection: Connection, table: Table, rows: Sequence[tuple[An
     if not rows:
         return
     if is_postgresql(connection):
-        connection.exec_driver_sql(_unnesting(table), tuple(map(list, zip(*rows, strict=True))))
+        # As one parameter: a quarter of the time that arrays of the columns take, and half that of a list of values.
+        connection.exec_driver_sql(_populating(table), (_as_json(table, rows),))
         return
     for chunk in chunks(rows):
         connection.exec_driver_sql(_listing(table, len(chunk)), tuple(chain.from_iterable(chunk)))
@@ -68,8 +70,17 @@ def _listing(table: Table, rows: int) -> str:
 
 
 @cache
-def _unnesting(table: Table) -> str:
+def _populating(table: Table) -> str:
     columns = ", ".join(column.name for column in table.columns)
-    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-    arrays = ", ".join(f"%s::{column.type.compile(dialect)}[]" for column in table.columns)
-    return f"insert into {table.name} ({columns}) select * from unnest({arrays}) on conflict do nothing"  # noqa: S608
+    rows = f"json_populate_recordset(null::{table.name}, %s)"
+    return f"insert into {table.name} ({columns}) select {columns} from {rows} on conflict do nothing"  # noqa: S608
+
+
+def _as_json(table: Table, rows: Sequence[tuple[Any, ...]]) -> str:
+    names = [column.name for column in table.columns]
+    binary = [column.name for column in table.columns if isinstance(column.type, LargeBinary)]
+    documents = [dict(zip(names, row, strict=True)) for row in rows]
+    for document in documents:
+        for name in binary:
+            document[name] = "\\x" + document[name].hex()
+    return msgspec.json.encode(documents).decode()
