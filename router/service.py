@@ -19,6 +19,7 @@ from router.ledger.failover import Failover, LedgerState
 from router.ledger.partitions import ensure_partitions
 from router.ledger.reading import DecisionTables
 from router.ledger.writer import LedgerWriter
+from router.metrics import Metrics, Reading
 from router.serving.loading import LoadModel, RouteLoader
 from router.serving.outcomes import OutcomeRecorder
 from router.serving.predict import Predictor
@@ -36,6 +37,8 @@ WATCH_S = 0.25
 
 PARTITIONS_S = 3600.0
 """How often a process looks whether the partitions of the coming months are there."""
+
+_NO_ROUTES = Routes(-1, {}, {}, {}, {})
 
 _logger = logging.getLogger(__name__)
 
@@ -64,8 +67,10 @@ class Service:
         tables = ControlTables(engine)
         self._tables = tables
         self._loader = RouteLoader(tables, self.registry, load_model)
-        self._routes = Routes(-1, {}, {}, {}, {})
+        self._routes = _NO_ROUTES
         self._loaded_at = 0.0
+        self._looked_at = time.monotonic()
+        self.metrics = Metrics(self._reading)
         self._refreshing = asyncio.Lock()
         self._partitioned_at = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
@@ -75,12 +80,30 @@ class Service:
         self.audit = AuditTables(engine)
         self.keys = KeyWatch(engine, clock)
         self._store = Failover(engine, BatchWriter(clock), settings.spool, max_spool_bytes=settings.spool_max_bytes)
-        self._writer = LedgerWriter(self._store, queue_size=settings.queue_size, timeout_s=settings.ledger_timeout_s)
+        self._writer = LedgerWriter(
+            self._store,
+            queue_size=settings.queue_size,
+            timeout_s=settings.ledger_timeout_s,
+            committed=self.metrics.committed,
+        )
         self.predictor = Predictor(
-            self.routes, self.refresh, self._writer, self.signer, max_batch=settings.max_batch, clock=clock
+            self.routes,
+            self.refresh,
+            self._writer,
+            self.signer,
+            max_batch=settings.max_batch,
+            clock=clock,
+            decisions=self.metrics.decisions,
+            fallbacks=self.metrics.fallbacks,
         )
         self.outcomes = OutcomeRecorder(
-            self.routes, self.refresh, self._writer, self.signer, max_batch=settings.max_batch, clock=clock
+            self.routes,
+            self.refresh,
+            self._writer,
+            self.signer,
+            max_batch=settings.max_batch,
+            clock=clock,
+            counts=self.metrics.outcomes,
         )
 
     def routes(self) -> Routes:
@@ -112,10 +135,22 @@ class Service:
     async def refresh(self) -> None:
         """Read the control tables if they changed, load new models, then swap the routes; requests never wait."""
         async with self._refreshing:
-            version = await asyncio.to_thread(self._tables.version)
-            if version != self._routes.version or self._retry_is_due():
+            latest = await asyncio.to_thread(self._tables.latest)
+            self._looked_at = time.monotonic()
+            if latest.version != self._routes.version or self._retry_is_due():
+                follows = self._routes.version not in (_NO_ROUTES.version, latest.version)
                 self._routes = await asyncio.to_thread(self._loader.load, self._routes)
                 self._loaded_at = time.monotonic()
+                if follows:
+                    self.metrics.propagated((self._clock() - latest.changed_ms) / 1000)
+
+    def _reading(self) -> Reading:
+        return Reading(
+            ledger=self._store.state(),
+            queued_rows=self._writer.depth(),
+            control_age_s=time.monotonic() - self._looked_at,
+            broken_models=len(self._routes.problems),
+        )
 
     def _retry_is_due(self) -> bool:
         """Return whether a model that could not be loaded should be tried again."""

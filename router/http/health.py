@@ -10,7 +10,7 @@ from router.service import Service
 
 
 class Readiness(msgspec.Struct, frozen=True):
-    """Whether every model that is needed serves; `problems` says which does not and why."""
+    """Whether every model that is needed serves and the ledger is there; `problems` says what is wrong."""
 
     status: str
     models: int
@@ -25,8 +25,12 @@ def live() -> dict[str, str]:
 
 @get("/health/ready", sync_to_thread=False, tags=["health"], **public())
 def ready(service: NamedDependency[Service]) -> Response[Readiness]:
-    """Answer 200 while an endpoint can answer, `degraded` when some model could not be loaded; else 503."""
-    routes = service.routes()
+    """Answer 200 while an endpoint can answer, `degraded` while a model or the ledger is missing; else 503."""
+    routes, ledger = service.routes(), service.ledger_state()
+    problems = dict(routes.problems)
+    if ledger.problem is not None:
+        # Anybody may read this; what the database said is in the log.
+        problems["ledger"] = f"the database is away; {ledger.spooled} decisions or outcomes wait in the spool"
     served = {route.champion.reference for route in routes.endpoints.values()}
     served |= {
         arm.served.reference
@@ -38,5 +42,5 @@ def ready(service: NamedDependency[Service]) -> Response[Readiness]:
     if routes.dead_endpoints and not routes.endpoints:
         status, code = "unavailable", HTTP_503_SERVICE_UNAVAILABLE
     else:
-        status, code = "degraded" if routes.problems else "ready", HTTP_200_OK
-    return Response(Readiness(status, len(served), dict(routes.problems)), status_code=code)
+        status, code = "degraded" if problems else "ready", HTTP_200_OK
+    return Response(Readiness(status, len(served), problems), status_code=code)

@@ -1,6 +1,6 @@
 """Endpoints, experiments and epochs in the ledger; every write is a compare-and-set on the revision, and audited."""
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, Engine, RowMapping, func, insert, select, update
@@ -56,6 +56,13 @@ class Change(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
+class Latest(NamedTuple):
+    """How often the control tables have changed, and when they did last."""
+
+    version: int
+    changed_ms: int
+
+
 class ControlTables:
     """Reads and writes the control tables; safe to use from several threads and processes."""
 
@@ -65,9 +72,13 @@ class ControlTables:
 
     def version(self) -> int:
         """Return a number that rises with every write."""
+        return self.latest().version
+
+    def latest(self) -> Latest:
+        """Return the number that rises with every write, and the time of the last one."""
+        table = schema.control_version
         with transaction(self._reading) as connection:
-            version: int = connection.execute(select(schema.control_version.c.version)).scalar_one()
-            return version
+            return Latest(*connection.execute(select(table.c.version, table.c.changed_ms)).one())
 
     def endpoints(self) -> list[EndpointRecord]:
         """Return every endpoint, by name."""

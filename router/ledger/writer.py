@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
@@ -33,11 +33,20 @@ class LedgerWriter:
     per job.
 
     A commit that hangs, because the network or the database does, is given up by `watch`: another thread takes over
-    with the spool. Should the first commit succeed after all, draining the same jobs changes nothing.
+    with the spool. Should the first commit succeed after all, draining the same jobs changes nothing. `committed` is
+    told how many seconds and rows each batch took.
     """
 
-    def __init__(self, store: Failover, *, queue_size: int, timeout_s: float) -> None:
+    def __init__(
+        self,
+        store: Failover,
+        *,
+        queue_size: int,
+        timeout_s: float,
+        committed: Callable[[float, int], None] = lambda _seconds, _rows: None,
+    ) -> None:
         self._store = store
+        self._committed = committed
         self._queue_size = queue_size
         self._timeout_s = timeout_s
         self._waiting = 0
@@ -132,13 +141,15 @@ class LedgerWriter:
             if not batch:
                 batch, goes_on = self._next()
             if batch:
+                began_s = time.monotonic()
                 with self._turn:
-                    self._in_flight = _InFlight(batch, time.monotonic())
+                    self._in_flight = _InFlight(batch, began_s)
                 answers = self._store.commit(session, [waiting.job for waiting in batch])
                 with self._turn:
                     if generation != self._generation:
                         break
                     self._in_flight = None
+                self._committed(time.monotonic() - began_s, _weight(batch))
                 batch[0].future.get_loop().call_soon_threadsafe(self._resolve, batch, answers)
                 batch = []
         session.close()

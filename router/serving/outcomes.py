@@ -1,5 +1,6 @@
 """Outcomes: from posted rows to observations that the ledger can fold, with a receipt for every row."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
@@ -52,7 +53,9 @@ class OutcomeRecorder:
         *,
         max_batch: int,
         clock: Callable[[], int],
+        counts: Counter[str],
     ) -> None:
+        self._counts = counts
         self._routes = routes
         self._refresh = refresh
         self._writer = writer
@@ -71,6 +74,7 @@ class OutcomeRecorder:
             raise _invalid(error) from None
         observation = (await self._with_fresh_routes(lambda: [self._observation(row)]))[0]
         receipt = (await self._writer.observe([observation]))[0]
+        self._counts[receipt.status] += 1
         if receipt.status == "rejected":
             raise InvalidRequest(receipt.reason or "rejected")
         return receipt
@@ -85,7 +89,9 @@ class OutcomeRecorder:
         )
         sound = [row for row in checked if isinstance(row, Observation)]
         recorded = iter(await self._writer.observe(sound) if sound else [])
-        return [next(recorded) if isinstance(row, Observation) else row for row in checked]
+        receipts = [next(recorded) if isinstance(row, Observation) else row for row in checked]
+        self._counts.update(receipt.status for receipt in receipts)
+        return receipts
 
     async def _with_fresh_routes(self, check: Callable[[], list[Checked]]) -> list[Checked]:
         """Check again with newer routes if the decision's experiment was started by another process just now."""

@@ -3,6 +3,7 @@
 import asyncio
 import math
 import os
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -49,7 +50,11 @@ class Predictor:
         *,
         max_batch: int,
         clock: Callable[[], int],
+        decisions: Counter[tuple[str, str | None, str | None]],
+        fallbacks: Counter[str],
     ) -> None:
+        self._decisions = decisions
+        self._fallbacks = fallbacks
         self._routes = routes
         self._refresh = refresh
         self._writer = writer
@@ -88,7 +93,11 @@ class Predictor:
         stored = await self._writer.decide(row, request.id)
         if stored.id != row.id:
             return await self._replay(stored, row, single)
-        return _reply(row, _names(assignment), answer.predictions, single)
+        names = _names(assignment)
+        self._decisions[route.name, *names] += 1
+        if answer.fallback is not None:
+            self._fallbacks[route.name] += 1
+        return _reply(row, names, answer.predictions, single)
 
     def _decode(self, route: EndpointRoute, body: bytes) -> Any:
         try:
