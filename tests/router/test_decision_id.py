@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.assignment.epochs import HOLDOUT
 from router.decision_id import TEXT_SIZE, DecisionId, Signer, decode, encode, unpack
 from router.errors import InvalidDecisionId
 
@@ -80,3 +81,19 @@ def test_parse_accepts_ids_of_older_secrets() -> None:
 
 def test_propensity_is_slots_of_ten_thousand() -> None:
     assert DecisionId(1, 2, 3, 4, 1000, b"12345678").propensity == 0.1
+
+
+@pytest.mark.parametrize(
+    ("experiment_id", "epoch", "drawn"),
+    [(2, 3, True), (2, 0, False), (0, 0, False)],
+    ids=["drawn", "forced", "outside experiments"],
+)
+def test_only_what_an_experiment_drew_is_drawn(experiment_id: int, epoch: int, drawn: bool) -> None:
+    assert DecisionId(1, experiment_id, epoch, 1, 10_000, b"12345678").is_drawn is drawn
+
+
+def test_holdout_fits_into_an_id() -> None:
+    signer = Signer([SECRET])
+    decision = DecisionId(1, 2, 3, HOLDOUT, 500, b"12345678")
+    assert signer.parse(encode(signer.sign(decision)))[1] == decision
+    assert decision.is_drawn

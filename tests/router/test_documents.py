@@ -53,6 +53,23 @@ def test_experiment_weights_follow_the_arms() -> None:
     assert parse().shares() == (0.9, 0.1, 0.0)
 
 
+def test_experiment_shares_leave_out_the_holdout() -> None:
+    assert parse(holdout=0.2).shares() == pytest.approx((0.72, 0.08, 0.2))
+
+
+def test_experiment_names_what_stands_in_a_table() -> None:
+    assert [parse().arm_name(number) for number in (0, 1, 255)] == ["control", "boosting", "holdout"]
+
+
+def test_experiment_takes_shares_of_one_bucket_and_of_none() -> None:
+    weights = {"control": 1.0, "boosting": 0.0}
+    for changes in ({"allocation": {"kind": "split", "weights": weights}}, {"traffic": 0.0}, {"traffic": 0.0001}):
+        check_experiment(parse(**changes), output="probability")
+    # In floating point the share is 0.00009999999999999998.
+    weights = {"control": 0.999, "boosting": 0.001}
+    check_experiment(parse(holdout=0.9, allocation={"kind": "split", "weights": weights}), output="probability")
+
+
 @pytest.mark.parametrize(
     ("changes", "field", "message"),
     [
@@ -93,6 +110,19 @@ def test_experiment_weights_follow_the_arms() -> None:
             "'brier' is computed by a score metric",
         ),
         (
+            {"arms": [{"name": "control", "model": "a@1"}, {"name": "holdout", "model": "b@1"}]},
+            "arms",
+            "'holdout' is the name of the units that no arm gets; choose another",
+        ),
+        (
+            {"allocation": {"kind": "split", "weights": {"control": 0.9999, "boosting": 0.0001}}, "holdout": 0.5},
+            "allocation.weights",
+            "arm 'boosting' would get a share of 5e-05; the smallest is 0.0001, or none: 0",
+        ),
+        ({"holdout": 0.00009}, "holdout", "the holdout would get a share of 9e-05"),
+        ({"traffic": 0.00001}, "traffic", "the experiment would get a share of 1e-05"),
+        ({"randomise": "request", "sticky": True}, "sticky", "set randomise to 'unit' or sticky to false"),
+        (
             {"audience": [{"attribute": "origin", "op": "in", "value": "JFK"}]},
             "audience[0].value",
             "takes a list of values",
@@ -121,6 +151,10 @@ def test_check_experiment_refuses_probability_scores_of_numbers() -> None:
         ({"arms": [{"name": "a", "model": "a"}]}, "arms[0].model"),
         ({"allocation": {"kind": "coin"}}, "allocation.kind"),
         ({"traffic": 1.5}, "traffic"),
+        ({"holdout": 1.0}, "holdout"),
+        ({"holdout": -0.1}, "holdout"),
+        ({"sticky": 1}, "sticky"),
+        ({"metrics": [metric(late="never")]}, "metrics[0].late"),
         ({"metrics": [metric(default=2)]}, "metrics[0].default"),
     ],
 )
@@ -128,6 +162,14 @@ def test_experiment_of_the_wrong_shape_names_the_field(changes: dict[str, Any], 
     with pytest.raises(msgspec.ValidationError) as caught:
         parse(**changes)
     assert split_path(caught.value)[1] == path
+
+
+@pytest.mark.parametrize(
+    ("fields", "ignored"),
+    [({"default": 0}, True), ({}, False), ({"default": 0, "late": "count"}, False), ({"late": "ignore"}, True)],
+)
+def test_metric_ignores_late_outcomes_if_it_has_counted_its_default(fields: dict[str, Any], ignored: bool) -> None:
+    assert parse(metrics=[metric(**fields)]).metrics[0].ignores_late is ignored
 
 
 def test_endpoint_refuses_unknown_fields() -> None:

@@ -125,11 +125,24 @@ def test_experiment_reweighted_moves_only_the_difference(client: Client) -> None
     assert epochs[1]["runs"] == [[2000, 0], [3000, 1], [5000, 1]] or sum(run[0] for run in epochs[1]["runs"]) == 10_000
 
 
-def test_experiment_with_new_traffic_keeps_its_epoch(client: Client) -> None:
+def test_experiment_with_new_traffic_gets_an_epoch_of_the_same_table(client: Client) -> None:
     post(client, "experiments", experiment(traffic=0.1))
     post(client, "experiments/too-vs-sum/start", status=200, match="*")
     changed = send(client, "PUT", "experiments/too-vs-sum", experiment(traffic=0.5), 200, "*")
-    assert changed["epoch"] == 1
+    assert changed["epoch"] == 2
+    epochs = client.get("/v1/experiments/too-vs-sum/allocation").json()
+    assert [(each["traffic"], each["reason"]) for each in epochs] == [(0.1, "start"), (0.5, "new traffic")]
+    assert epochs[0]["runs"] == epochs[1]["runs"]
+
+
+def test_experiment_with_a_holdout_shows_it_beside_its_arms(client: Client) -> None:
+    post(client, "experiments", experiment(holdout=0.1))
+    post(client, "experiments/too-vs-sum/start", status=200, match="*")
+    send(client, "PUT", "experiments/too-vs-sum", experiment(), 200, "*")
+    first, second = client.get("/v1/experiments/too-vs-sum/allocation").json()
+    assert first["probabilities"] == {"control": 0.45, "too": 0.45, "holdout": 0.1}
+    assert first["runs"] == [[4500, 0], [4500, 1], [1000, 255]]
+    assert second["probabilities"] == {"control": 0.5, "too": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -138,13 +151,14 @@ def test_experiment_with_new_traffic_keeps_its_epoch(client: Client) -> None:
         {"metrics": [{"name": "click", "kind": "binary", "direction": "increase", "role": "primary"}]},
         {"arms": [{"name": "control", "model": "sum@1"}, {"name": "too", "model": "sum@1"}]},
         {"randomise": "request"},
+        {"sticky": True},
     ],
 )
 def test_running_experiment_keeps_arms_and_metrics(client: Client, changes: dict[str, Any]) -> None:
     post(client, "experiments", experiment())
     post(client, "experiments/too-vs-sum/start", status=200, match="*")
     found = send(client, "PUT", "experiments/too-vs-sum", experiment(**changes), 409, "*")
-    assert f"{next(iter(changes))!r} can no longer change, only allocation and traffic" in found["detail"]
+    assert f"{next(iter(changes))!r} can no longer change, only allocation, holdout, traffic" in found["detail"]
 
 
 def test_draft_can_change_everything_but_its_endpoint(client: Client) -> None:
@@ -185,7 +199,7 @@ def test_concluded_experiment_cannot_change(client: Client) -> None:
         ),
         ({"endpoint": "nowhere"}, 404, None, "there is no endpoint 'nowhere'; known endpoints: delay"),
         ({"allocation": {"kind": "coin"}}, 400, None, "allocation"),
-        ({"sticky": True}, 400, None, "sticky"),
+        ({"sticky": True, "randomise": "request"}, 400, "sticky", "set randomise to 'unit' or sticky to false"),
     ],
 )
 def test_experiment_of_a_bad_document_is_a_problem(

@@ -10,6 +10,8 @@ from tests.router.small_models import FEATURES
 
 Client = TestClient[Litestar]
 
+PREDICT = "/v1/endpoints/delay/predict"
+
 
 def start(client: Client, document: dict[str, Any]) -> None:
     created = client.post("/v1/experiments", json=document)
@@ -19,7 +21,15 @@ def start(client: Client, document: dict[str, Any]) -> None:
 
 
 def predict(client: Client, unit: str = "u", inputs: Any = INPUTS, **fields: Any) -> dict[str, Any]:
-    response = client.post("/v1/endpoints/delay/predict", json={"unit": unit, "inputs": inputs, **fields})
+    response = client.post(PREDICT, json={"unit": unit, "inputs": inputs, **fields})
+    assert response.status_code == 200, response.text
+    reply: dict[str, Any] = response.json()
+    return reply
+
+
+def forced(client: Client, arm: str, unit: str = "u", **fields: Any) -> dict[str, Any]:
+    body = {"unit": unit, "inputs": INPUTS, **fields}
+    response = client.post(PREDICT, json=body, headers={"X-Turnout-Arm": arm})
     assert response.status_code == 200, response.text
     reply: dict[str, Any] = response.json()
     return reply
@@ -144,6 +154,107 @@ def test_predict_on_an_unknown_endpoint_names_the_known(client: Client) -> None:
     found = problem(client, {"unit": "u", "inputs": INPUTS}, status=404, endpoint="dealy")
     assert found["detail"] == "there is no endpoint 'dealy'; known endpoints: delay"
     assert found["code"] == "unknown-endpoint"
+
+
+def test_predict_in_the_holdout_is_the_champions_and_logged(client: Client) -> None:
+    arms = [{"name": "slow", "model": "slow@1"}, {"name": "too", "model": "sum-too@1"}]
+    weights = {"kind": "split", "weights": {"slow": 0.0, "too": 1.0}}
+    start(client, experiment(arms=arms, allocation=weights, holdout=0.4))
+    replies = [predict(client, unit=f"user-{number}") for number in range(30)]
+    assert {(reply["arm"], reply["model"], reply["propensity"]) for reply in replies} == {
+        ("too", "sum-too@1", 0.6),
+        ("holdout", "sum@1", 0.4),
+    }
+    assert {(reply["experiment"], reply["epoch"]) for reply in replies} == {("too-vs-sum", 1)}
+    for reply in replies:
+        stored = client.get(f"/v1/decisions/{reply['decision_id']}").json()
+        assert {name: stored[name] for name in reply.keys() & stored.keys()} == {
+            name: reply[name] for name in reply.keys() & stored.keys()
+        }
+        assert stored["served_model"] == reply["model"]
+
+
+def test_predict_in_the_holdout_with_an_id_is_answered_once(client: Client) -> None:
+    start(client, experiment(holdout=0.9))
+    first, again = (predict(client, unit="user-1", id="order-1") for _ in range(2))
+    assert first["arm"] == "holdout"
+    assert again == first
+
+
+def test_predict_in_the_holdout_takes_outcomes_of_the_experiment(client: Client) -> None:
+    start(client, experiment(holdout=0.9))
+    reply = predict(client, unit="user-1")
+    assert reply["arm"] == "holdout"
+    for metric, status in (("late", 200), ("never-declared", 400)):
+        body = {"decision_id": reply["decision_id"], "metric": metric, "value": 1}
+        assert client.post("/v1/outcomes", json=body).status_code == status
+
+
+def test_predict_with_a_forced_arm_is_that_arms_and_outside_of_every_epoch(client: Client) -> None:
+    weights = {"kind": "split", "weights": {"control": 1.0, "too": 0.0}}
+    nobody = [{"attribute": "origin", "op": "eq", "value": "nowhere"}]
+    start(client, experiment(allocation=weights, audience=nobody, traffic=0.0, sticky=True))
+    for name in ("too", "too-vs-sum/too"):
+        reply = forced(client, name)
+        assert [reply[name] for name in ("experiment", "epoch", "arm", "model", "propensity")] == [
+            "too-vs-sum",
+            0,
+            "too",
+            "sum-too@1",
+            1.0,
+        ]
+        stored = client.get(f"/v1/decisions/{reply['decision_id']}").json()
+        assert (stored["epoch"], stored["arm"], stored["propensity"]) == (0, "too", 1.0)
+
+
+def test_predict_with_a_forced_arm_leaves_the_units_own_assignment_alone(client: Client) -> None:
+    start(client, experiment(sticky=True))
+    free = {predict(client, unit=unit)["arm"] for unit in ("a", "b", "c", "d", "e")}
+    assert free == {"control", "too"}
+    for unit in ("f", "g", "h", "i", "j"):
+        assert forced(client, "too", unit=unit)["arm"] == "too"
+    assert {predict(client, unit=unit)["epoch"] for unit in ("f", "g", "h", "i", "j")} == {1}
+    assert {predict(client, unit=unit)["arm"] for unit in ("f", "g", "h", "i", "j")} == {"control", "too"}
+
+
+def test_predict_with_a_forced_arm_takes_any_outcome_and_counts_it_nowhere(client: Client) -> None:
+    start(client, experiment())
+    body = {"decision_id": forced(client, "too")["decision_id"], "metric": "never-declared", "value": 7}
+    assert client.post("/v1/outcomes", json=body).json() == {"status": "accepted"}
+
+
+def test_predict_with_a_forced_arm_and_an_id_is_answered_once(client: Client) -> None:
+    start(client, experiment())
+    first = forced(client, "too", id="order-1")
+    assert forced(client, "too-vs-sum/too", id="order-1") == first
+    for headers in ({}, {"X-Turnout-Arm": "control"}):
+        again = client.post(PREDICT, json={"unit": "u", "inputs": INPUTS, "id": "order-1"}, headers=headers)
+        assert again.status_code == 409
+        assert "whose arm was chosen in another way" in again.json()["detail"]
+    predict(client, id="order-2")
+    again = client.post(
+        PREDICT, json={"unit": "u", "inputs": INPUTS, "id": "order-2"}, headers={"X-Turnout-Arm": "too"}
+    )
+    assert again.status_code == 409
+
+
+@pytest.mark.parametrize("name", ["tow", "too-vs-sum/tow", "other/too", "holdout", ""])
+def test_predict_with_an_unknown_forced_arm_names_the_known(client: Client, name: str) -> None:
+    start(client, experiment(holdout=0.1))
+    refused = client.post(PREDICT, json={"unit": "u", "inputs": INPUTS}, headers={"X-Turnout-Arm": name})
+    assert refused.status_code == 400
+    assert refused.json()["field"] == "X-Turnout-Arm"
+    assert refused.json()["detail"] == (
+        f"X-Turnout-Arm names {name!r}, which no running experiment of endpoint 'delay' has; "
+        "known arms: too-vs-sum/control, too-vs-sum/too"
+    )
+
+
+def test_predict_with_a_forced_arm_that_fails_is_answered_by_the_champion(client: Client) -> None:
+    arms = [{"name": "control", "model": "sum@1"}, {"name": "bad", "model": "nan@1"}]
+    start(client, experiment(arms=arms, allocation={"kind": "split", "weights": {"control": 1.0, "bad": 0.0}}))
+    reply = forced(client, "bad")
+    assert (reply["arm"], reply["model"], reply["served_model"], reply["epoch"]) == ("bad", "nan@1", "sum@1", 0)
 
 
 without_wind = {name: value for name, value in INPUTS.items() if name != "wind"}
