@@ -76,6 +76,8 @@ def _explained(error: Exception) -> str | None:
     from router.client import ApiError
     from router.errors import TurnoutError
 
+    if isinstance(error, ApiError) and error.status == httpx.codes.UNAUTHORIZED:
+        return f"{error}; commands show the key in TURNOUT_API_KEY"
     if isinstance(error, TurnoutError | ModelError | ApiError):
         return str(error)
     if isinstance(error, httpx.TransportError):

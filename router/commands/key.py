@@ -66,7 +66,7 @@ def list_keys(*, as_json: bool) -> None:
     """List the keys that were ever made, oldest first."""
     keys = _tables().keys()
     if as_json:
-        print_json([{**_row(each), "scopes": sorted(each.scopes)} for each in keys])
+        print_json([_published(each) for each in keys])
     else:
         empty = "no keys: anybody on the router's machine may call it; make one: turnout key create --name N --scope S"
         print_rows([_row(each) for each in keys], as_json=False, empty=empty)
@@ -97,15 +97,26 @@ def _actor() -> str:
         return "command line"
 
 
+def _published(each: ApiKey) -> dict[str, object]:
+    return {
+        "id": each.id,
+        "name": each.name,
+        "scopes": sorted(each.scopes),
+        "rate_per_s": each.rate_per_s,
+        "created_at": _time(each.created_ms),
+        "last_used_at": _time(each.last_used_ms),
+        "revoked_at": _time(each.revoked_ms),
+    }
+
+
 def _row(each: ApiKey) -> dict[str, object]:
     return {
         "id": each.id,
         "name": each.name,
         "scopes": _scopes(each),
-        "rate_per_s": each.rate_per_s,
-        "created_at": _time(each.created_ms),
-        "last_used_at": _time(each.last_used_ms),
-        "revoked_at": _time(each.revoked_ms),
+        "rate": each.rate_per_s,
+        "last used": _time(each.last_used_ms) or "never",
+        "state": "active" if each.revoked_ms is None else "revoked",
     }
 
 
@@ -114,7 +125,9 @@ def _scopes(each: ApiKey) -> str:
 
 
 def _time(milliseconds: int | None) -> str | None:
-    return None if milliseconds is None else f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    if milliseconds is None:
+        return None
+    return datetime.fromtimestamp(milliseconds // 1000, UTC).isoformat().replace("+00:00", "Z")
 
 
 def _now_ms() -> int:

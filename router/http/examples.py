@@ -13,6 +13,7 @@ _STRING = Schema(type=OpenAPIType.STRING)
 _NUMBER = Schema(type=OpenAPIType.NUMBER)
 _INTEGER = Schema(type=OpenAPIType.INTEGER)
 
+_LARGEST_INTEGER = 2**31 - 1
 _INPUTS = {"origin": "JFK", "carrier": "B6", "distance": 1005.0, "hour": 8.0}
 _DECISION_ID = "-NG0M3d1-----k----V--2Q7pI-AyJkVGzXbqG0b5v-R"
 
@@ -89,10 +90,20 @@ _OUTCOME = Schema(
     properties={
         "decision_id": _STRING,
         "metric": _STRING,
-        "value": Schema(type=[OpenAPIType.NUMBER, OpenAPIType.BOOLEAN]),
-        "item": Schema(type=OpenAPIType.INTEGER, minimum=0, default=0),
+        "value": Schema(
+            type=[OpenAPIType.NUMBER, OpenAPIType.BOOLEAN, OpenAPIType.NULL],
+            description="What was observed; null, with a version, retracts what was said before.",
+        ),
+        "item": Schema(type=OpenAPIType.INTEGER, minimum=0, maximum=_LARGEST_INTEGER, default=0),
         "at": Schema(type=[OpenAPIType.STRING, OpenAPIType.NULL], description="RFC 3339 time with offset."),
         "id": Schema(type=[OpenAPIType.STRING, OpenAPIType.NULL], min_length=1, max_length=128),
+        "version": Schema(
+            type=OpenAPIType.INTEGER,
+            minimum=0,
+            maximum=_LARGEST_INTEGER,
+            default=0,
+            description="0 says it first; the highest version counts.",
+        ),
     },
     additional_properties=False,
 )

@@ -81,4 +81,5 @@ def _published(key: ApiKey | None) -> dict[str, Any] | None:
 
 
 def _key(row: RowMapping) -> ApiKey:
-    return msgspec.convert({**row, "scopes": row["scopes"].split(",")}, ApiKey)
+    fields = {name: row[name] for name in ApiKey.__struct_fields__}
+    return msgspec.convert({**fields, "scopes": fields["scopes"].split(",")}, ApiKey)

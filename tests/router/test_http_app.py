@@ -80,6 +80,8 @@ def test_openapi_documents_every_call_with_examples(client: Client) -> None:
     assert set(paths) == {
         "/health/live",
         "/health/ready",
+        "/metrics",
+        "/v1/audit",
         "/v1/decisions/{decision_id}",
         "/v1/endpoints",
         "/v1/endpoints/{endpoint}/predict",

@@ -62,7 +62,7 @@ def test_outcomes_feed_the_metrics_that_name_them(client: Client, decision_id: s
         {"decision_id": decision_id, "metric": "seats", "value": 2},
     ]
     assert post(client, rows)["accepted"] == 4
-    assert statistics(settings) == {"click": (1, 1.0), "revenue": (2, 100.0), "seats": (1, 2.0)}
+    assert statistics(settings) == {"click": (1, 1.0), "yield/numerator": (1, 100.0), "yield/denominator": (1, 2.0)}
 
 
 def test_the_same_list_again_is_all_duplicates(client: Client, decision_id: str, settings: Settings) -> None:
@@ -99,7 +99,7 @@ def forged(decision_id: str) -> str:
         ({"metric": "brier"}, "'brier' is computed by the router from the label 'late'; post 'late' instead"),
         ({"metric": "click", "value": 0.5}, "'click' takes 0 or 1, not 0.5"),
         ({"value": 2}, "'late' takes 0 or 1, not 2"),
-        ({"value": None}, "got `null`"),
+        ({"value": None}, "a null value retracts an outcome; it needs a version above"),
         ({"value": "1"}, "got `str`"),
         ({"item": 1}, "item 1 is out of range: the decision has 1 input"),
         ({"item": -1}, "Expected `int` >= 0"),
@@ -148,7 +148,7 @@ def test_what_cannot_be_read_is_a_problem(client: Client, body: bytes) -> None:
         assert response.headers["content-type"] == "application/problem+json"
 
 
-def test_metrics_that_share_an_outcome_count_it_once(client: Client, settings: Settings) -> None:
+def test_metrics_that_share_an_outcome_count_it_once_each(client: Client, settings: Settings) -> None:
     metrics = [
         {"name": "revenue", "kind": "numeric", "direction": "increase", "role": "primary"},
         {
@@ -170,7 +170,12 @@ def test_metrics_that_share_an_outcome_count_it_once(client: Client, settings: S
             {"decision_id": shared, "metric": "clicks", "value": 3},
         ],
     )
-    assert statistics(settings) == {"revenue": (1, 10.0), "clicks": (1, 3.0)}
+    assert statistics(settings) == {
+        "revenue": (1, 10.0),
+        "per-click/numerator": (1, 10.0),
+        "per-click/denominator": (1, 3.0),
+        "per-visit/denominator": (1, 3.0),
+    }
 
 
 def test_outcomes_of_champion_traffic_are_kept(client: Client) -> None:
