@@ -51,12 +51,13 @@ class EpochView(msgspec.Struct, frozen=True):
 
 
 class OutcomeView(msgspec.Struct, frozen=True):
-    """An outcome of a decision."""
+    """An outcome of a decision. Of every id the highest version counts; null retracts it."""
 
     metric: str
     item: int
     id: str | None
-    value: float
+    version: int
+    value: float | None
     at: datetime
     received_at: datetime
 
@@ -172,6 +173,7 @@ def _outcome_view(outcome: StoredOutcome) -> OutcomeView:
         metric=outcome.metric,
         item=outcome.item,
         id=outcome.outcome_id or None,
+        version=outcome.version,
         value=outcome.value,
         at=at(outcome.occurred_ms),
         received_at=at(outcome.received_ms),

@@ -1,9 +1,13 @@
 """Opening the ledger's database, with its durability settings, and bringing its tables up to date."""
 
+import os
+import socket
 import sqlite3
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -24,6 +28,9 @@ HEAD = "0002"
 """The newest migration; known without importing Alembic, so that a start needs it only when there is work."""
 
 READ_ONLY = "read_only"
+
+ANSWER_S = 15.0
+"""How long a server may take over a transaction of the control plane."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -88,12 +95,33 @@ def for_reading(engine: Engine) -> Engine:
 def transaction(engine: Engine) -> Iterator[Connection]:
     """Run one transaction; raises LedgerUnavailable when the database cannot be reached, locked or written."""
     try:
-        with engine.begin() as connection:
+        with engine.connect() as connection, _deadline(connection), connection.begin():
             yield connection
     except SQLAlchemyError as error:
         if not is_away(error):
             raise
         raise LedgerUnavailable(f"the ledger does not answer ({reason_of(error)}); try again in a moment") from error
+
+
+@contextmanager
+def _deadline(connection: Connection) -> Iterator[None]:
+    """Hang up on a server that keeps a transaction waiting: a frozen one raises nothing by itself."""
+    if not is_postgresql(connection):
+        yield
+        return
+    timer = threading.Timer(ANSWER_S, _hang_up, (connection.connection.driver_connection,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _hang_up(driver_connection: Any) -> None:
+    # The thread that waits on the socket sees it end; the connection may be gone already.
+    with suppress(Exception), socket.socket(fileno=os.dup(driver_connection.fileno())) as line:
+        line.shutdown(socket.SHUT_RDWR)
 
 
 def is_away(error: Exception) -> bool:
@@ -169,13 +197,12 @@ def _postgresql(url: URL) -> Engine:
         import psycopg  # noqa: F401
     except ModuleNotFoundError as error:
         raise CannotStart("a ledger in PostgreSQL needs pip install 'turnout[postgresql]'") from error
-    # The ping finds connections that a restart of the server has cut, before a statement does. Rows are nobody's
-    # business, so errors do not print them.
+    # No ping before use: on a frozen server it would hang where no deadline reaches. A restart of the server costs one
+    # poll an error, which empties the pool. Rows are nobody's business, so errors do not print them.
     return create_engine(
         url.set(drivername="postgresql+psycopg"),
         hide_parameters=True,
         connect_args=_POSTGRESQL_CONNECTION,
-        pool_pre_ping=True,
         pool_timeout=5,
         pool_size=8,
     )

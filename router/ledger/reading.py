@@ -22,12 +22,13 @@ class StoredDecision(NamedTuple):
 
 
 class StoredOutcome(NamedTuple):
-    """An outcome of a decision; times in milliseconds since 1970."""
+    """An outcome of a decision, in one version; times in milliseconds since 1970."""
 
     metric: str
     item: int
     outcome_id: str
-    value: float
+    version: int
+    value: float | None
     prediction: float | None
     occurred_ms: int
     received_ms: int

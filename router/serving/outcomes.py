@@ -11,7 +11,7 @@ from analysis.statistics.scores import PROBABILITY_SCORES
 from router.decision_id import DecisionId, Signer
 from router.documents import BinaryMetric, Experiment, Name, ScoreMetric, split_path
 from router.errors import InvalidRequest, RequestTooLarge, StaleRoutes
-from router.ledger.records import Observation, Receipt
+from router.ledger.records import Observation, Receipt, decided_ms
 from router.ledger.writer import LedgerWriter
 from router.serving.requests import Key
 from router.serving.routes import Routes
@@ -74,6 +74,7 @@ class OutcomeRecorder:
             raise _invalid(error) from None
         observation = (await self._with_fresh_routes(lambda: [self._observation(row)]))[0]
         receipt = (await self._writer.observe([observation]))[0]
+        receipt = self._noted(observation, receipt)
         self._counts[receipt.status] += 1
         if receipt.status == "rejected":
             raise InvalidRequest(receipt.reason or "rejected")
@@ -89,7 +90,7 @@ class OutcomeRecorder:
         )
         sound = [row for row in checked if isinstance(row, Observation)]
         recorded = iter(await self._writer.observe(sound) if sound else [])
-        receipts = [next(recorded) if isinstance(row, Observation) else row for row in checked]
+        receipts = [self._noted(row, next(recorded)) if isinstance(row, Observation) else row for row in checked]
         self._counts.update(receipt.status for receipt in receipts)
         return receipts
 
@@ -140,6 +141,18 @@ class OutcomeRecorder:
             arm=decision.arm if decision.is_drawn else None,
             occurred_ms=now_ms if row.at is None else _occurred(row.at, decision.decided_ms, now_ms),
         )
+
+    def _noted(self, observation: Observation, receipt: Receipt) -> Receipt:
+        """Return the receipt, with a word to the sender of what is kept but counts for nothing."""
+        if receipt.status != "accepted" or observation.experiment_id is None:
+            return receipt
+        record = self._routes().experiments[observation.experiment_id]
+        fed = [metric for metric in record.document.metrics if observation.metric in metric.outcome_names()]
+        since_s = (observation.occurred_ms - decided_ms(observation.decision_id)) / 1000
+        if all(metric.ignores_late and since_s > metric.window_s for metric in fed):
+            names = ", ".join(f"{metric.name!r} ({metric.window_s} s)" for metric in fed)
+            return Receipt("accepted", f"it happened after the window of {names}: kept, not counted")
+        return receipt
 
     def _check_metric(self, decision: DecisionId, row: PostedOutcome) -> None:
         record = self._routes().experiments.get(decision.experiment_id)

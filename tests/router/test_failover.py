@@ -8,9 +8,11 @@ from typing import NamedTuple
 import pytest
 from sqlalchemy import Engine, func, make_url, select, text
 
+import router.ledger.database
 from router.errors import LedgerUnavailable
 from router.ledger import schema
 from router.ledger.batch import BatchWriter, Decide, Job, Observe
+from router.ledger.control import ControlTables
 from router.ledger.database import open_database, upgrade
 from router.ledger.failover import Failover
 from router.ledger.records import DecisionRow, Receipt
@@ -117,6 +119,17 @@ def test_a_line_that_goes_silent_delays_but_fails_nobody(shared: Shared, tmp_pat
     until(lambda: store.state().problem is None)
     assert rows_in(shared.direct, schema.decisions) == 60
     writer.stop()
+
+
+def test_a_read_from_a_silent_server_ends_with_an_error(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(router.ledger.database, "ANSWER_S", 0.3)
+    tables = ControlTables(shared.through)
+    before = tables.version()
+    shared.line.silence()
+    with pytest.raises(LedgerUnavailable, match="does not answer"):
+        tables.version()
+    shared.line.restore()
+    assert tables.version() == before
 
 
 def test_broken_connections_are_replaced_without_the_spool(

@@ -7,10 +7,14 @@ from litestar import Litestar
 from litestar.testing import TestClient
 from sqlalchemy import select
 
+from models.registry import Registry
+from router.http.app import application
 from router.ledger import schema
 from router.ledger.database import open_database
+from router.service import Service
 from router.settings import Settings
 from tests.router.documents import INPUTS, experiment
+from tests.router.small_models import load_small
 
 Client = TestClient[Litestar]
 
@@ -176,6 +180,45 @@ def test_metrics_that_share_an_outcome_count_it_once_each(client: Client, settin
         "per-click/denominator": (1, 3.0),
         "per-visit/denominator": (1, 3.0),
     }
+
+
+def test_a_correction_and_a_retraction_replace_what_was_said(
+    client: Client, decision_id: str, settings: Settings
+) -> None:
+    said = {"decision_id": decision_id, "metric": "revenue"}
+    assert post(client, {**said, "value": 5})["status"] == "accepted"
+    assert post(client, {**said, "value": 7, "version": 1})["status"] == "accepted"
+    assert statistics(settings)["yield/numerator"] == (1, 7.0)
+    assert post(client, {**said, "value": None, "version": 2})["status"] == "accepted"
+    assert post(client, {**said, "value": None, "version": 2})["status"] == "duplicate"
+    assert post(client, {**said, "value": 7, "version": 1})["status"] == "duplicate"
+    assert statistics(settings)["yield/numerator"] == (0, 0.0)
+    shown = client.get(f"/v1/decisions/{decision_id}").json()["outcomes"]
+    assert [(each["version"], each["value"]) for each in shown] == [(0, 5.0), (1, 7.0), (2, None)]
+
+
+def test_a_retraction_of_nothing_is_a_problem(client: Client, decision_id: str) -> None:
+    problem = post(client, {"decision_id": decision_id, "metric": "click", "value": None}, 400)
+    assert problem["field"] == "version"
+    assert "retracts an outcome; it needs a version" in problem["detail"]
+
+
+def test_an_outcome_after_its_window_is_kept_and_its_sender_told(settings: Settings, registry: Registry) -> None:
+    now = [1_800_000_000_000]
+    service = Service(settings, clock=lambda: now[0], load_model=load_small)
+    with TestClient(application(service, max_body_bytes=settings.max_body_bytes)) as client:
+        client.post("/v1/endpoints", json={"name": "delay", "champion": "sum@1"})
+        client.post("/v1/experiments", json=experiment())
+        client.post("/v1/experiments/too-vs-sum/start", headers={"If-Match": "*"})
+        row = {"decision_id": decide(client), "value": 1}
+        now[0] += 86_401_000
+        late = post(client, [{**row, "metric": "click"}, {**row, "metric": "late"}])
+    assert late["receipts"] == [
+        {"status": "accepted", "reason": "it happened after the window of 'click' (86400 s): kept, not counted"},
+        {"status": "accepted"},
+    ]
+    assert statistics(settings).keys() == {"brier"}
+    assert registry.names()
 
 
 def test_outcomes_of_champion_traffic_are_kept(client: Client) -> None:
