@@ -7,7 +7,7 @@ import click
 GROUP = "turnout.commands"
 
 _OWN = [
-    EntryPoint(name, f"router.commands.{module}:{name}", GROUP)
+    EntryPoint(name, f"router.commands.{module}:{name.replace('-', '_')}", GROUP)
     for name, module in {
         "serve": "serve",
         "endpoint": "control",
@@ -15,6 +15,7 @@ _OWN = [
         "model": "model",
         "key": "key",
         "db": "db",
+        "verify-log": "verify",
     }.items()
 ]
 

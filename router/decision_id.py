@@ -90,8 +90,8 @@ class Signer:
         if len(raw) != SIZE or raw[6] >> 4 != _VERSION:
             return False
         body, mac = raw[:_BODY_SIZE], raw[_BODY_SIZE:]
-        candidates = [secret for known, secret in self._keys if known == raw[6] & 15]
-        return any(hmac.compare_digest(mac, _mac(secret, body)) for secret in candidates)
+        key_id = raw[6] & 15
+        return any(hmac.compare_digest(mac, _mac(secret, body)) for known, secret in self._keys if known == key_id)
 
 
 def encode(raw: bytes) -> str:

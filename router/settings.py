@@ -62,7 +62,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         host = f"[{self.host}]" if ":" in self.host else self.host
         return self.url or f"http://{host}:{self.port}"
 
-    def secrets(self) -> list[str]:
+    def secrets(self, *, make: bool = True) -> list[str]:
         """Return the signing secrets, newest first, making and keeping one when none is configured.
 
         Raises:
@@ -75,6 +75,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
                     "as to the output of: openssl rand -base64 32"
                 )
             path = Path(self.database.removeprefix(_SQLITE)).with_suffix(".secret")
+            if not make and not path.exists():
+                raise CannotStart(f"the signing secret is not at {path}; set TURNOUT_SECRET to what signed the ids")
             return [_checked_secret(_kept_secret(path), str(path))]
         return [_checked_secret(part.strip(), "TURNOUT_SECRET") for part in self.secret.split(",")]
 

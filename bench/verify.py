@@ -1,0 +1,273 @@
+"""Seconds that `turnout verify-log` takes for a million decisions and their outcomes, against row-by-row Python.
+
+The ledger has what real ones have: experiments drawn by unit and by request, one that is sticky, holdouts, audiences,
+traffic, new weights every few minutes, forced arms, units that no experiment takes, corrected outcomes.
+"""
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+from rich import box
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from sqlalchemy import Engine, text
+
+from bench.harness import write_json
+from router.assignment.audience import Condition, takes
+from router.assignment.epochs import HOLDOUT, Epoch, fresh, quantise, reweight, with_holdout
+from router.assignment.hashing import BUCKETS, bucket
+from router.decision_id import FORCED, NO_EXPERIMENT, DecisionId, Signer, unpack
+from router.documents import AnyMetric, Arm, BinaryMetric, Endpoint, Experiment, NumericMetric, ScoreMetric, Split
+from router.ledger.control import Change, ControlTables
+from router.ledger.database import open_database, upgrade
+from router.ledger.folding import Folder
+from router.ledger.partitions import ensure_partitions
+from router.ledger.records import AssignmentRow, DecisionRow, Observation
+from router.ledger.writing import assign_first, insert_decisions
+from router.verification import Summary, verify
+
+SIGNER = Signer(["the secret of the benchmark"])
+START_MS = 1_700_000_000_000
+DAY_MS = 86_400_000
+CHAMPION = "delay@1"
+EPOCHS = 50
+_BATCH = 2_000
+_ORIGINS = ("JFK", "LGA", "EWR")
+
+_METRICS: list[AnyMetric] = [
+    ScoreMetric(name="brier", score="brier", label="late", direction="decrease", role="primary"),
+    BinaryMetric(name="click", default=0, window_s=3600, direction="increase"),
+    NumericMetric(name="revenue", direction="increase"),
+]
+
+
+class Started(NamedTuple):
+    """An experiment with its epochs, which follow each other evenly over the day."""
+
+    id: int
+    document: Experiment
+    epochs: list[Epoch]
+
+
+def main() -> None:
+    """Make a ledger, verify it both ways, print the table and keep the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--decisions", type=int, default=1_000_000)
+    parser.add_argument("--outcomes", type=int, default=500_000)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--baseline-decisions", type=int, default=100_000)
+    parser.add_argument(
+        "--database", help="An empty database to use, such as postgresql://..; a new SQLite file if not."
+    )
+    parser.add_argument("--json", type=Path, default=Path("var/bench/verify.json"))
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        engine = open_database(arguments.database or f"sqlite:///{folder}/ledger.db")
+        upgrade(engine)
+        ensure_partitions(engine, START_MS)
+        make(engine, arguments.decisions, arguments.outcomes)
+        ours = [_verified(engine) for _ in range(arguments.turns)]
+        baseline = row_by_row(engine, arguments.baseline_decisions)
+        engine.dispose()
+    _print(ours, baseline)
+    write_json(arguments.json, {"ours": [summary._asdict() for summary in ours], "baseline_rows_per_s": baseline})
+
+
+def make(engine: Engine, decisions: int, outcomes: int) -> None:
+    """Fill an empty ledger."""
+    started = [_start(engine, document) for document in _documents()]
+    rng = random.Random(0)  # noqa: S311
+    rows = _decisions(started, decisions, rng)
+    each, folder = outcomes / decisions, Folder()
+    progress = track(range(0, decisions, _BATCH), "writing the ledger", console=Console(stderr=True))
+    for _ in progress:
+        batch = list(islice(rows, _BATCH))
+        observations = [made for row, _ in batch if rng.random() < each / 1.1 for made in _outcomes(row, rng)]
+        with engine.begin() as connection:
+            insert_decisions(connection, [row for row, _ in batch])
+            assign_first(connection, list({found[:2]: found for _, found in batch if found is not None}.values()))
+            folder.record(connection, observations, START_MS + DAY_MS)
+    with engine.begin() as connection:
+        connection.execute(text("analyze"))
+
+
+def _documents() -> Iterator[Experiment]:
+    audience = [Condition(attribute="origin", op="in", value=["JFK", "LGA"])]
+    yield _document("by-unit", traffic=0.3, holdout=0.1, audience=audience)
+    yield _document("by-request", traffic=0.3, randomise="request")
+    yield _document("sticky", traffic=0.4, holdout=0.05, sticky=True)
+
+
+def _document(name: str, **fields: Any) -> Experiment:
+    weights = {"control": 0.5, "b": 0.25, "c": 0.25}
+    return Experiment(
+        name=name,
+        endpoint="delay",
+        arms=[Arm(name=arm, model=f"delay@{number}") for number, arm in enumerate(weights, 1)],
+        allocation=Split(weights=weights),
+        metrics=_METRICS,
+        **fields,
+    )
+
+
+def _start(engine: Engine, document: Experiment) -> Started:
+    tables = ControlTables(engine)
+    if not tables.endpoints():
+        tables.create_endpoint(Endpoint(name="delay", champion=CHAMPION), START_MS, actor="bench")
+    tables.create_experiment(document, START_MS, actor="bench")
+    rng, epochs = random.Random(document.name), list[Epoch]()  # noqa: S311
+    for number in range(1, EPOCHS + 1):
+        parts = [rng.random() + 0.1 for _ in document.arms]
+        weights = {arm.name: part / sum(parts) for arm, part in zip(document.arms, parts, strict=True)}
+        document = msgspec.structs.replace(document, allocation=Split(weights=weights))
+        counts = with_holdout(quantise(document.shares()))
+        epoch = Epoch(
+            number, reweight(epochs[-1].table, counts) if epochs else fresh(counts), round(document.traffic * BUCKETS)
+        )
+        record = tables.experiment(document.name)
+        change = Change(document, "running", START_MS, None, epoch, "new weights" if epochs else "start")
+        tables.change_experiment(record, change, START_MS, actor="bench", action="replace")
+        epochs.append(epoch)
+    return Started(tables.experiment(document.name).id, document, epochs)
+
+
+def _decisions(
+    started: list[Started], number: int, rng: random.Random
+) -> Iterator[tuple[DecisionRow, AssignmentRow | None]]:
+    """Yield decisions, and the first assignment where there is one, as evenly spread over a day as the epochs are."""
+    first: dict[str, AssignmentRow] = {}
+    for index in range(number):
+        now_ms = START_MS + index * DAY_MS // number
+        unit = f"passenger-{rng.randrange(number // 3 + 1)}"
+        context: dict[str, str | int] = {"origin": _ORIGINS[index % 3], "weekday": index % 7}
+        nonce = rng.randbytes(8)
+        assigned = None
+        content, model = DecisionId(now_ms, NO_EXPERIMENT, 0, 0, BUCKETS, nonce), CHAMPION
+        if index % 200 == 0:
+            content, model = DecisionId(now_ms, started[0].id, FORCED, 2, BUCKETS, nonce), "delay@3"
+        elif (taking := _taking(started, unit, context, index * EPOCHS // number)) is not None:
+            experiment, epoch = taking
+            if experiment.document.sticky:
+                assigned = first.setdefault(unit, _drawn(experiment, epoch, unit, now_ms))
+                content = DecisionId(now_ms, experiment.id, assigned.epoch, assigned.arm, assigned.slots, nonce)
+            else:
+                value = nonce.hex() if experiment.document.randomise == "request" else unit
+                drawn = _drawn(experiment, epoch, value, now_ms)
+                content = DecisionId(now_ms, experiment.id, epoch.number, drawn.arm, drawn.slots, nonce)
+            model = CHAMPION if content.arm == HOLDOUT else experiment.document.arms[content.arm].model
+        yield _row(content, unit, model, json.dumps(context), rng), assigned
+
+
+def _taking(
+    started: list[Started], unit: str, context: dict[str, str | int], epoch: int
+) -> tuple[Started, Epoch] | None:
+    for experiment in started:
+        now = experiment.epochs[epoch]
+        taken = bucket(f"{experiment.document.name}/traffic", unit) < now.traffic
+        if taken and takes(experiment.document.audience, context):
+            return experiment, now
+    return None
+
+
+def _drawn(experiment: Started, epoch: Epoch, value: str, now_ms: int) -> AssignmentRow:
+    arm = epoch.table[bucket(experiment.document.name, value)]
+    return AssignmentRow(experiment.id, value, epoch.number, arm, epoch.table.count(arm), now_ms)
+
+
+def _row(content: DecisionId, unit: str, model: str, context: str, rng: random.Random) -> DecisionRow:
+    outside = content.experiment_id == NO_EXPERIMENT
+    inputs = {f"feature_{number}": round(rng.random(), 4) for number in range(20)}
+    return DecisionRow(
+        id=SIGNER.sign(content),
+        decided_ms=content.decided_ms,
+        endpoint="delay",
+        experiment_id=None if outside else content.experiment_id,
+        epoch=None if outside else content.epoch,
+        arm=None if outside else content.arm,
+        propensity=content.propensity,
+        unit=unit,
+        model=model,
+        served_model=model,
+        fallback=None,
+        context=context,
+        inputs=json.dumps([inputs], separators=(",", ":")),
+        predictions=f"[{rng.random()!r}]",
+    )
+
+
+def _outcomes(row: DecisionRow, rng: random.Random) -> Iterator[Observation]:
+    """Yield one outcome, in one of ten cases corrected by another."""
+    metric = rng.choice(("late", "click", "revenue"))
+    for version in range(1 + (rng.random() < 0.1)):
+        value = rng.random() * 100 if metric == "revenue" else float(rng.random() < 0.3)
+        drawn = unpack(row.id).is_drawn
+        yield Observation(
+            row.id,
+            metric,
+            0,
+            "",
+            version,
+            value,
+            row.experiment_id if drawn else None,
+            row.arm if drawn else None,
+            row.decided_ms + rng.randrange(7_200_000),
+        )
+
+
+def row_by_row(engine: Engine, limit: int) -> float:
+    """Return the decisions per second of what one would write first: a loop over rows with the router's functions."""
+    tables = ControlTables(engine)
+    records = {record.id: record for record in tables.experiments()}
+    epochs = {(key, found.epoch.number): found.epoch for key in records for found in tables.epochs(key)}
+    start, wrong, rows = time.perf_counter(), 0, 0
+    query = text("select id, experiment_id, epoch, arm, propensity, unit, context from decisions limit :limit")
+    with engine.connect() as connection:
+        for raw, experiment_id, number, arm, propensity, unit, context in connection.execute(query, {"limit": limit}):
+            rows += 1
+            said = unpack(raw)
+            drawn = (said.experiment_id or None, said.epoch, said.arm)
+            wrong += not SIGNER.signed(raw) or said.propensity != propensity
+            if experiment_id is None or number == FORCED:
+                continue
+            document, epoch = records[experiment_id].document, epochs[experiment_id, number]
+            value = said.nonce.hex() if document.randomise == "request" else unit
+            wrong += drawn != (experiment_id, number, arm) or epoch.table[bucket(document.name, value)] != arm
+            wrong += epoch.propensity(arm) != propensity or bucket(f"{document.name}/traffic", unit) >= epoch.traffic
+            wrong += not takes(document.audience, json.loads(context))
+    if wrong:
+        raise RuntimeError(f"{wrong} of {rows} decisions differ")
+    return rows / (time.perf_counter() - start)
+
+
+def _verified(engine: Engine) -> Summary:
+    summary = verify(engine, SIGNER)
+    if summary.failures:
+        raise RuntimeError(f"the benchmark's ledger is wrong: {summary.first[0]}")
+    return summary
+
+
+def _print(ours: list[Summary], baseline: float) -> None:
+    table = Table("", "rows", "seconds", "rows/s", box=box.SIMPLE_HEAD, pad_edge=False)
+    for turn, summary in enumerate(ours, 1):
+        rows = sum(summary.checked.values())
+        table.add_row(
+            f"verify-log, turn {turn}", f"{rows:,}", f"{summary.seconds:.1f}", f"{rows / summary.seconds:,.0f}"
+        )
+    table.add_row("row by row, decisions only", "", "", f"{baseline:,.0f}")
+    Console().print(table)
+    if min(summary.seconds for summary in ours) > 20:
+        sys.exit("a million rows took more than 20 seconds")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Whether the statistics are what the outcomes add up to, a minute of decisions at a time."""
+
+import math
+from collections.abc import Mapping
+from itertools import chain, groupby
+from operator import itemgetter
+from typing import NamedTuple
+
+from sqlalchemy import Connection
+
+from router.ledger.contributions import NOTHING, Moments
+from router.verification.findings import Findings
+from router.verification.reading import INTEGER, NUMBER, TEXT, Kinds, of_experiment, stream
+
+TOLERANCE = 1e-9
+"""How far sums may be off, relative to what was ever added to them: corrections leave a residue of rounding."""
+
+_KINDS: Kinds = {
+    "minute": INTEGER,
+    "experiment_id": INTEGER,
+    "arm": INTEGER,
+    "metric": TEXT,
+    "shard": INTEGER,
+    "count": INTEGER,
+    "sum": NUMBER,
+    "sum_squares": NUMBER,
+}
+
+
+class Statistic(NamedTuple):
+    """A statistic of one minute of decisions, all shards together."""
+
+    minute: int
+    experiment_id: int
+    arm: int
+    metric: str
+
+    def __str__(self) -> str:
+        return f"of experiment {self.experiment_id} arm {self.arm} metric {self.metric} minute {self.minute}"
+
+
+class _Sums:
+    """What outcomes add up to, and how large the numbers were on the way."""
+
+    __slots__ = ("n", "scale", "squared_scale", "squares", "total")
+
+    def __init__(self) -> None:
+        self.n, self.total, self.squares, self.scale, self.squared_scale = 0, 0.0, 0.0, 0.0, 0.0
+
+    def add(self, moments: Moments, scale: float) -> None:
+        self.n += moments.n
+        self.total += moments.total
+        self.squares += moments.squares
+        self.scale += scale
+        self.squared_scale += scale * scale
+
+    def agree(self, stored: Moments) -> bool:
+        return (
+            self.n == stored.n
+            and abs(self.total - stored.total) <= TOLERANCE * self.scale
+            and abs(self.squares - stored.squares) <= TOLERANCE * self.squared_scale
+        )
+
+
+class Statistics:
+    """Adds outcomes up again, in the order of their decisions, and compares each minute once it is complete."""
+
+    def __init__(self, connection: Connection, findings: Findings, only: int | None = None) -> None:
+        statement = f"select {', '.join(_KINDS)} from statistics{of_experiment(only, 'statistics')} order by minute"  # noqa: S608
+        chunks = findings.sound("statistics", stream(connection, statement), _KINDS, lambda row: str(row[:5]))
+        self._minutes = groupby(chain.from_iterable(chunks), key=itemgetter(0))
+        self._stored = self._next_stored()
+        self._rebuilt: dict[Statistic, _Sums] = {}
+        self._minute = -1
+        self._findings = findings
+
+    def add(self, statistic: Statistic, moments: Moments, scale: float) -> None:
+        """Add what an item contributes; `scale` is how much was ever added or taken away on its behalf."""
+        if statistic.minute != self._minute:
+            self.complete(statistic.minute)
+            self._minute = statistic.minute
+        self._rebuilt.setdefault(statistic, _Sums()).add(moments, scale)
+
+    def complete(self, before: float = math.inf) -> None:
+        """Compare every minute before this one, or all that are left."""
+        while self._stored is not None and self._stored[0] < before:
+            minute, stored = self._stored
+            self._compare(stored, self._rebuilt if minute == self._minute else {})
+            if minute == self._minute:
+                self._rebuilt = {}
+            self._stored = self._next_stored()
+        self._compare({}, self._rebuilt)
+        self._rebuilt = {}
+
+    def _next_stored(self) -> tuple[int, dict[Statistic, Moments]] | None:
+        minute, rows = next(self._minutes, (0, None))
+        if rows is None:
+            return None
+        stored: dict[Statistic, Moments] = {}
+        for row in rows:
+            statistic = Statistic(*row[:4])
+            stored[statistic] = stored.get(statistic, NOTHING) + row[5:]
+        return minute, stored
+
+    def _compare(self, stored: Mapping[Statistic, Moments], rebuilt: Mapping[Statistic, _Sums]) -> None:
+        for statistic in sorted({*stored, *rebuilt}):
+            sums, there = rebuilt.get(statistic, _Sums()), stored.get(statistic, NOTHING)
+            # A row of zeros, which a retraction leaves, says what no row says.
+            if not sums.agree(there):
+                expected = _shown(Moments(sums.n, sums.total, sums.squares))
+                self._findings.fail("statistics", str(statistic), "sums", expected, _shown(there))
+
+
+def _shown(moments: Moments) -> str:
+    return f"count {moments.n}, sum {moments.total:.12g}, sum of squares {moments.squares:.12g}"
