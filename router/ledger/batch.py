@@ -78,10 +78,11 @@ class BatchWriter:
         claim_keys(connection, [Claim(job.row.endpoint, job.key, job.row.id) for job in decisions if job.key])
         # Acknowledged under a key that another decision holds by now: both happened, so both are recorded.
         insert_decisions(connection, [job.row for job in decisions])
-        self._folder.settle(connection, {job.row.id for job in decisions})
         first = [job.row for job in jobs if isinstance(job, Assign)]
         if first:
             assign_first(connection, first)
+        # After everything that may wait for another transaction's row: this one takes the lock of the outcomes.
+        self._folder.settle(connection, {job.row.id for job in decisions})
         now_ms = self._clock()
         for job in jobs:
             if isinstance(job, Observe):
