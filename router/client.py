@@ -70,9 +70,13 @@ class Turnout:
         inputs: Json | Sequence[Json],
         context: Json | None = None,
         id: str | None = None,  # noqa: A002 (the API's own name)
+        arm: str | None = None,
     ) -> Json:
-        """Return the prediction and the decision behind it; `id` makes retries safe."""
-        reply: Json = self._send(_predict(endpoint, unit, inputs, context, id))
+        """Return the prediction and the decision behind it.
+
+        `id` makes retries safe; `arm` forces one, for testing, as `arm` or `experiment/arm`.
+        """
+        reply: Json = self._send(_predict(endpoint, unit, inputs, context, id, arm))
         return reply
 
     def outcomes(self, rows: Sequence[Json]) -> Json:
@@ -198,9 +202,13 @@ class AsyncTurnout:
         inputs: Json | Sequence[Json],
         context: Json | None = None,
         id: str | None = None,  # noqa: A002 (the API's own name)
+        arm: str | None = None,
     ) -> Json:
-        """Return the prediction and the decision behind it; `id` makes retries safe."""
-        reply: Json = await self._send(_predict(endpoint, unit, inputs, context, id))
+        """Return the prediction and the decision behind it.
+
+        `id` makes retries safe; `arm` forces one, for testing, as `arm` or `experiment/arm`.
+        """
+        reply: Json = await self._send(_predict(endpoint, unit, inputs, context, id, arm))
         return reply
 
     async def outcomes(self, rows: Sequence[Json]) -> Json:
@@ -228,13 +236,14 @@ def _verify(url: str) -> bool:
     return not url.startswith("http://")
 
 
-def _predict(endpoint: str, unit: str, inputs: Any, context: Json | None, key: str | None) -> _Call:
+def _predict(endpoint: str, unit: str, inputs: Any, context: Json | None, key: str | None, arm: str | None) -> _Call:
     body = {"unit": unit, "inputs": inputs}
     if context is not None:
         body["context"] = context
     if key is not None:
         body["id"] = key
-    return _Call("POST", f"/v1/endpoints/{endpoint}/predict", body)
+    headers = {} if arm is None else {"X-Turnout-Arm": arm}
+    return _Call("POST", f"/v1/endpoints/{endpoint}/predict", body, headers)
 
 
 def _if_match(revision: int | None) -> Mapping[str, str]:

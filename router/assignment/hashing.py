@@ -15,6 +15,11 @@ def fnv1a_32(data: bytes) -> int:
     return value
 
 
+def traffic_seed(experiment: str) -> str:
+    """Return the seed under which an experiment's traffic is drawn; its arms are drawn under its name."""
+    return f"{experiment}/traffic"
+
+
 def bucket(seed: str, unit: str) -> int:
     """Return the bucket of `unit` under `seed`, in [0, 10 000).
 

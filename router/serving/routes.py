@@ -9,6 +9,7 @@ from models.runtime import Model
 from models.signature import BatchEncoder, Signature
 from router.assignment.audience import Condition
 from router.assignment.epochs import Epoch
+from router.assignment.hashing import traffic_seed
 from router.errors import ChampionUnavailable, UnknownEndpoint
 from router.ledger.control import ExperimentRecord
 
@@ -86,7 +87,7 @@ def experiment_route(record: ExperimentRecord, served: Mapping[str, ServedModel]
     return ExperimentRoute(
         id=record.id,
         name=document.name,
-        traffic_seed=f"{document.name}/traffic",
+        traffic_seed=traffic_seed(document.name),
         traffic_buckets=record.epoch.traffic,
         audience=tuple(document.audience),
         by_request=document.randomise == "request",

@@ -1,6 +1,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from litestar import Litestar
 from litestar.testing import TestClient
@@ -15,6 +16,10 @@ from router.settings import Settings
 from tests.databases import BACKENDS, database
 from tests.router.ledgers import store_experiment
 from tests.router.small_models import add_model, load_small
+
+# A machine that is busy with other tests is slow, not wrong.
+hypothesis.settings.register_profile("turnout", deadline=None)
+hypothesis.settings.load_profile("turnout")
 
 
 @pytest.fixture(params=BACKENDS)

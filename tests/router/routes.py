@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 from router.assignment.epochs import Epoch, fresh, quantise, with_holdout
+from router.assignment.hashing import traffic_seed
 from router.serving.routes import ArmRoute, EndpointRoute, ExperimentRoute, ServedModel
 
 
@@ -21,7 +22,7 @@ def experiment(
     values: dict[str, Any] = {
         "id": 1,
         "name": name,
-        "traffic_seed": f"{name}/traffic",
+        "traffic_seed": traffic_seed(name),
         "traffic_buckets": epoch.traffic,
         "audience": (),
         "by_request": False,
