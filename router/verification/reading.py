@@ -1,7 +1,8 @@
 """Reading a whole ledger at one moment, a chunk of rows at a time, without keeping a writer waiting."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from itertools import count
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, text
@@ -13,6 +14,7 @@ from router.ledger.database import for_reading, is_away, is_postgresql, reason_o
 Row = tuple[Any, ...]
 
 _CHUNK = 8192
+_cursors = count()
 
 _POSTGRESQL = (
     # The router's own transactions never idle; here, who reads the failures may take a while.
@@ -64,21 +66,27 @@ def snapshot(engine: Engine) -> Iterator[Connection]:
 
 
 def stream(connection: Connection, statement: str) -> Iterator[Sequence[Row]]:
-    """Yield a query's rows in chunks, none of them kept, as the driver returns them: SQLAlchemy's rows cost as much."""
-    streaming = {"stream_results": True, "max_row_buffer": _CHUNK}
-    with connection.exec_driver_sql(statement, execution_options=streaming) as result:
-        cursor: Any = result.cursor
-        while rows := _fetch(connection, cursor):
-            yield rows
+    """Yield a query's rows in chunks, none of them kept, as the driver returns them: SQLAlchemy's rows cost as much.
 
-
-def _fetch(connection: Connection, cursor: Any) -> Sequence[Row]:
+    Raises:
+        LedgerUnavailable: The database stopped answering, or holds text that is no UTF-8.
+    """
     driver: Any = connection.dialect.loaded_dbapi
-    try:
-        rows: Sequence[Row] = cursor.fetchmany(_CHUNK)
-    except driver.Error as error:
-        raise LedgerUnavailable(f"the ledger cannot be read on ({reason_of(error)})") from error
-    return rows
+    with closing(_cursor(connection)) as cursor:
+        try:
+            cursor.execute(statement)
+            while rows := cursor.fetchmany(_CHUNK):
+                yield rows
+        except driver.Error as error:
+            raise LedgerUnavailable(f"the ledger cannot be read on ({reason_of(error)})") from error
+
+
+def _cursor(connection: Connection) -> Any:
+    """Return a cursor whose rows stay in the database until they are fetched."""
+    driver_connection: Any = connection.connection.driver_connection
+    if is_postgresql(connection):
+        return driver_connection.cursor(f"verification_{next(_cursors)}")
+    return driver_connection.cursor()
 
 
 def split_odd(rows: Sequence[Row], kinds: Kinds) -> tuple[Sequence[Row], list[Odd]]:
