@@ -17,11 +17,12 @@ def build(configured: settings.Settings) -> dg.Definitions:
     """The definitions over one configuration."""
     shared = dg.Definitions(
         assets=[logs.LEDGER, logs.logged_experiments, logs.logged_traffic],
+        asset_checks=[logs.decisions_can_be_proved],
         resources={
             "lake": Lake(configured.lake.resolve()),
             "staging": Registry(configured.lake.resolve() / "staging"),
             "registry": Registry(configured.registry.resolve()),
-            "ledger": Ledger(configured.database),
+            "ledger": Ledger(configured),
         },
     )
     return dg.Definitions.merge(shared, *(endpoint_definitions(endpoint) for endpoint in ENDPOINTS))

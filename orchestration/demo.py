@@ -185,7 +185,7 @@ def _missing(value: Any) -> bool:
 
 def _export(settings: Settings, definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
     """Bring every day of traffic from the ledger to the lake, then the result."""
-    days = [day.isoformat() for day in Ledger(settings.database).days()]
+    days = [day.isoformat() for day in Ledger(settings).days()]
     materialize(definitions, instance, dg.AssetSelection.groups("logs", "results"), partitions=days)
 
 

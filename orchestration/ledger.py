@@ -1,4 +1,4 @@
-"""Reading the router's ledger in Arrow tables, by UTC day of the decision."""
+"""Reading the router's ledger in Arrow tables, by UTC day of the decision, and proving it."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -6,26 +6,48 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
-from sqlalchemy import Column, Connection, Float, Integer, LargeBinary, Table, Text, func, make_url, select
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Connection,
+    Engine,
+    Float,
+    Integer,
+    LargeBinary,
+    Table,
+    Text,
+    make_url,
+    select,
+)
 from sqlalchemy.exc import DatabaseError
 
 from orchestration.errors import LedgerUnavailable
-from router.errors import CannotStart
+from router.decision_id import Signer
+from router.errors import TurnoutError
 from router.ledger import schema
-from router.ledger.database import for_reading, open_database
+from router.ledger.database import HEAD, open_database, reason_of, revision, shown
+from router.settings import Settings
+from router.verification import Summary, verify
+from router.verification.reading import snapshot
 
 CONTROL = (schema.experiments, schema.arms, schema.epochs)
 """Small tables that are read as a whole."""
 _TIME_BYTES = 6  # a decision id begins with its time in milliseconds
 _DAY_MS = 86_400_000
-_ARROW = {Integer: pa.int64(), Text: pa.string(), Float: pa.float64(), LargeBinary: pa.binary()}
+_ARROW = {
+    Boolean: pa.bool_(),
+    Integer: pa.int64(),
+    Text: pa.string(),
+    Float: pa.float64(),
+    LargeBinary: pa.binary(),
+}
 
 
 class Ledger:
-    """The ledger at a database address; every call reads one consistent state of it."""
+    """The ledger of these settings; every call reads one consistent state of it."""
 
-    def __init__(self, database: str):
-        self.database = database
+    def __init__(self, settings: Settings):
+        self._settings = settings
 
     def control(self) -> dict[str, pa.Table]:
         """Experiments, arms and epochs by table name."""
@@ -42,34 +64,67 @@ class Ledger:
 
     def days(self) -> list[date]:
         """Every UTC day from the first decision to the last; empty without decisions."""
-        decided = schema.decisions.c.id
+        key = schema.decisions.c.id
+        # PostgreSQL has no min and max of bytes, but finds both ends by the key.
+        first, last = (select(key).order_by(order).limit(1) for order in (key.asc(), key.desc()))
         with self._reading() as connection:
-            first, last = connection.execute(select(func.min(decided), func.max(decided))).one()
-        if first is None:
+            ends = [connection.execute(query).scalar() for query in (first, last)]
+        if not all(ends):
             return []
-        start, end = _day_of(first), _day_of(last)
+        start, end = (_day_of(key) for key in ends if key)
         return [start + timedelta(days=n) for n in range((end - start).days + 1)]
+
+    def verify(self) -> Summary:
+        """Re-derive every row from the signed ids, the epochs and the outcomes.
+
+        Raises:
+            CannotStart: The signing secrets are not known here.
+            LedgerUnavailable: The ledger cannot be read.
+        """
+        with self._opened() as engine:
+            signer = Signer(self._settings.secrets(make=False))
+            with self._translated():
+                return verify(engine, signer)
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
-        path = Path(make_url(self.database).database or "")
-        if not path.is_file():
-            raise LedgerUnavailable(f"there is no ledger at {path}: start the router once, or set TURNOUT_DATABASE")
+        with self._opened() as engine, self._translated(), snapshot(engine) as connection:
+            yield connection
+
+    @contextmanager
+    def _opened(self) -> Iterator[Engine]:
+        url = make_url(self._settings.database)
+        if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+            raise LedgerUnavailable(
+                f"there is no ledger at {url.database}: start the router once, or set TURNOUT_DATABASE"
+            )
+        with self._translated():
+            engine = open_database(self._settings.database)
         try:
-            engine = open_database(self.database)
-            try:
-                with for_reading(engine).connect() as connection:
-                    yield connection
-            finally:
-                engine.dispose()
-        except (CannotStart, DatabaseError) as error:
-            raise LedgerUnavailable(f"ledger {path} cannot be read: {error}") from error
+            with self._translated():
+                current = revision(engine)
+            if current != HEAD:
+                raise LedgerUnavailable(
+                    f"ledger {shown(url)} is at revision {current or 'none'}, and this export reads {HEAD}: upgrade it "
+                    "with `turnout db upgrade`, or use the export of its version"
+                )
+            yield engine
+        finally:
+            engine.dispose()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (TurnoutError, DatabaseError) as error:
+            reason = reason_of(error) if isinstance(error, DatabaseError) else error
+            raise LedgerUnavailable(f"ledger {shown(self._settings.database)} cannot be read: {reason}") from error
 
 
 def _read(connection: Connection, table: Table, key: Column[bytes] | None = None, day: date | None = None) -> pa.Table:
     query = select(table)
     if key is not None and day is not None:
-        # A range of the primary key, so that a day is found without reading the others.
+        # A range of the primary key, so that a day is found without reading the others, nor other months' partitions.
         query = query.where(key >= _first_id(day), key < _first_id(day + timedelta(days=1)))
     return _arrow(table, connection.execute(query).all())
 

@@ -9,18 +9,21 @@ import pyarrow as pa
 
 from orchestration.lake import Lake, Partition, Version
 from orchestration.ledger import Ledger
+from router.errors import CannotStart
+from router.verification import Summary
 
 # The present day is exported too, as far as it has got; exporting a day again brings its late outcomes.
 DAYS = dg.DailyPartitionsDefinition(start_date="2025-01-01", end_offset=1)
 _GROUP = "logs"
-_KINDS = {"sqlite", "deltalake"}
+_SHOWN = 20
+_KINDS = {"sql", "deltalake"}
 
 LEDGER = dg.AssetSpec(
     "ledger",
     description="The router's ledger. The router writes it all the time, so what reads it is never seen to be stale: "
     "materialize the logs when you want them newer.",
     group_name=_GROUP,
-    kinds={"sqlite"},
+    kinds={"sql"},
 )
 
 
@@ -49,6 +52,44 @@ def logged_traffic(
     """Copies one day; the day has to fit in memory."""
     day = context.partition_key
     return _exported(ledger.traffic(date.fromisoformat(day)), lake, Partition("day", day))
+
+
+@dg.asset_check(
+    asset=logged_experiments,
+    description="Every decision follows from its signed id and its epoch, every epoch from the one before, and every "
+    "statistic from the outcomes (`turnout verify-log`).",
+)
+def decisions_can_be_proved(ledger: dg.ResourceParam[Ledger]) -> dg.AssetCheckResult:
+    """Verifies the whole ledger, whose epochs and statistics belong to no single day.
+
+    It does not block: what an altered row makes of a result is seen best by looking at both.
+    """
+    try:
+        found = ledger.verify()
+    except CannotStart as error:
+        return dg.AssetCheckResult(
+            passed=False, severity=dg.AssetCheckSeverity.WARN, description=f"nothing was proved: {error}"
+        )
+    return dg.AssetCheckResult(
+        passed=found.failures == 0,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=_finding(found),
+        metadata={
+            "failures": found.failures,
+            "first_failures": dg.MetadataValue.md("\n".join(f"- `{failure}`" for failure in found.first[:_SHOWN])),
+            "outcomes_waiting_for_their_decision": found.waiting,
+            "outcomes_of_items_that_are_not_there": found.out_of_range,
+            "seconds": found.seconds,
+            **{f"checked_{table}": rows for table, rows in sorted(found.checked.items())},
+        },
+    )
+
+
+def _finding(found: Summary) -> str:
+    decisions = found.checked.get("decisions", 0)
+    if not found.failures:
+        return f"{decisions:,} decisions re-derived"
+    return f"{found.failures:,} failures among {decisions:,} decisions and what follows from them; {found.first[0]}"
 
 
 def _exported(tables: Mapping[str, pa.Table], lake: Lake, partition: Partition | None) -> dg.MaterializeResult[None]:

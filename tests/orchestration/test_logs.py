@@ -1,14 +1,17 @@
 """Exporting a ledger by day, and the result made from the export."""
 
+import itertools
+import traceback
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import msgspec
 import pandas as pd
 import pytest
-from sqlalchemy import Engine, Table, create_engine, insert
+from sqlalchemy import Engine, Table, insert, text, update
 
 import analysis
 from orchestration import logs
@@ -17,8 +20,19 @@ from orchestration.lake import Lake, Partition
 from orchestration.ledger import Ledger
 from orchestration.results import newest_experiment, result_asset
 from orchestration.staleness import materialize
+from router.assignment.hashing import bucket
+from router.decision_id import DecisionId, Signer, encode
+from router.errors import CannotStart
 from router.ledger import schema
+from router.ledger.database import open_database, upgrade
+from router.ledger.folding import Folder
+from router.ledger.partitions import ensure_partitions
+from router.ledger.records import Observation
+from router.settings import Settings
+from tests.databases import BACKENDS, database
 
+SECRET = "a secret of enough length"
+SIGNER = Signer([SECRET])
 FIRST, SECOND = "2026-03-01", "2026-03-02"
 EXPERIMENT = """{"name": "race", "endpoint": "flight-delay",
  "arms": [{"name": "control", "model": "a@1"}, {"name": "new", "model": "b@1"}],
@@ -31,8 +45,14 @@ def moment(day: str, hour: int, minute: int = 0) -> int:
     return int(datetime.fromisoformat(f"{day}T{hour:02}:{minute:02}").replace(tzinfo=UTC).timestamp() * 1000)
 
 
+def unit(number: int) -> str:
+    """A unit that the experiment gives the arm number % 2."""
+    names = (f"u{number}-{attempt}" for attempt in itertools.count())
+    return next(name for name in names if bucket("race", name) // 5000 == number % 2)
+
+
 def decision_id(at_ms: int, number: int) -> bytes:
-    return at_ms.to_bytes(6) + number.to_bytes(27)
+    return SIGNER.sign(DecisionId(at_ms, 1, 1, number % 2, 5000, number.to_bytes(8)))
 
 
 def decision(at_ms: int, number: int) -> dict[str, Any]:
@@ -45,7 +65,7 @@ def decision(at_ms: int, number: int) -> dict[str, Any]:
         "epoch": 1,
         "arm": arm,
         "propensity": 0.5,
-        "unit": f"u{number}",
+        "unit": unit(number),
         "model": f"{'ab'[arm]}@1",
         "served_model": f"{'ab'[arm]}@1",
         "fallback": None,
@@ -55,19 +75,19 @@ def decision(at_ms: int, number: int) -> dict[str, Any]:
     }
 
 
-def outcome(at_ms: int, number: int, received_ms: int) -> dict[str, Any]:
-    return {
-        "decision_id": decision_id(at_ms, number),
-        "metric": "late",
-        "item": 0,
-        "outcome_id": "",
-        "value": float(number % 3 == 0),
-        "prediction": 0.2 + 0.1 * (number % 2),
-        "experiment_id": 1,
-        "arm": number % 2,
-        "occurred_ms": received_ms,
-        "received_ms": received_ms,
-    }
+def outcome(at_ms: int, number: int, version: int = 0, value: float | None = 0.0) -> Observation:
+    """A flight's label; the first version says that every third is late."""
+    return Observation(
+        decision_id=decision_id(at_ms, number),
+        metric="late",
+        item=0,
+        outcome_id="",
+        version=version,
+        value=value if version else float(number % 3 == 0),
+        experiment_id=1,
+        arm=number % 2,
+        occurred_ms=at_ms + 1,
+    )
 
 
 def add(engine: Engine, table: Table, *rows: dict[str, Any]) -> None:
@@ -75,11 +95,32 @@ def add(engine: Engine, table: Table, *rows: dict[str, Any]) -> None:
         connection.execute(insert(table), list(rows))
 
 
+def observe(engine: Engine, received_ms: int, *outcomes: Observation) -> None:
+    with engine.begin() as connection:
+        receipts = Folder().record(connection, outcomes, received_ms)
+    assert {receipt.status for receipt in receipts} == {"accepted"}
+
+
+@pytest.fixture(params=BACKENDS)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database, of either kind: what holds for one holds for the other."""
+    with database(request.param, tmp_path) as url:
+        yield url
+
+
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
+def settings(url: str, tmp_path: Path) -> Settings:
+    return Settings(database=url, secret=SECRET, lake=tmp_path / "lake")
+
+
+@pytest.fixture
+def engine(url: str) -> Iterator[Engine]:
     """A ledger with 40 decisions on each of two days, the first and last at the very edges of the first day."""
-    engine = create_engine(f"sqlite:///{tmp_path / 'turnout.db'}")
-    schema.metadata.create_all(engine)
+    engine = open_database(url)
+    upgrade(engine)
+    ensure_partitions(engine, moment(FIRST, 0))
+    endpoint = {"name": "flight-delay", "revision": 1, "document": '{"name":"flight-delay","champion":"a@1"}'}
+    add(engine, schema.endpoints, endpoint | {"created_ms": moment(FIRST, 0), "updated_ms": moment(FIRST, 0)})
     row = {"id": 1, "name": "race", "endpoint": "flight-delay", "state": "concluded", "revision": 1}
     times = {"created_ms": moment(FIRST, 0), "started_ms": moment(FIRST, 0), "ended_ms": None}
     add(engine, schema.experiments, row | times | {"document": EXPERIMENT})
@@ -87,11 +128,11 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
         {"experiment_id": 1, "arm": i, "name": n, "model": m} for i, n, m in [(0, "control", "a@1"), (1, "new", "b@1")]
     ]
     add(engine, schema.arms, *arms)
-    epoch = {"experiment_id": 1, "epoch": 1, "runs": "[[5000, 0], [5000, 1]]", "reason": "start"}
+    epoch = {"experiment_id": 1, "epoch": 1, "runs": "[[5000,0],[5000,1]]", "traffic": 10_000, "reason": "start"}
     add(engine, schema.epochs, epoch | {"published_ms": moment(FIRST, 0)})
     times_of_first = [moment(FIRST, 0), *(moment(FIRST, 12, n) for n in range(38)), moment(SECOND, 0) - 1]
     add(engine, schema.decisions, *(decision(at, n) for n, at in enumerate(times_of_first)))
-    add(engine, schema.outcomes, *(outcome(at, n, moment(FIRST, 23)) for n, at in enumerate(times_of_first)))
+    observe(engine, moment(FIRST, 23), *(outcome(at, n) for n, at in enumerate(times_of_first)))
     second = [(moment(SECOND, 8, n), 40 + n) for n in range(40)]
     add(engine, schema.decisions, *(decision(at, n) for at, n in second))
     yield engine
@@ -104,10 +145,11 @@ def lake(tmp_path: Path) -> Lake:
 
 
 @pytest.fixture
-def definitions(tmp_path: Path, engine: Engine, lake: Lake) -> dg.Definitions:
+def definitions(settings: Settings, engine: Engine, lake: Lake) -> dg.Definitions:
     return dg.Definitions(
         assets=[logs.LEDGER, logs.logged_experiments, logs.logged_traffic, result_asset("flight-delay")],
-        resources={"lake": lake, "ledger": Ledger(f"sqlite:///{tmp_path / 'turnout.db'}")},
+        asset_checks=[logs.decisions_can_be_proved],
+        resources={"lake": lake, "ledger": Ledger(settings)},
     )
 
 
@@ -147,18 +189,36 @@ def test_late_outcome_goes_to_the_day_of_its_decision(
     definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, engine: Engine
 ) -> None:
     materialize(definitions, instance, EXPORT, partitions={FIRST, SECOND})
-    add(engine, schema.outcomes, outcome(moment(SECOND, 8), 40, received_ms=moment("2026-03-09", 1)))
+    observe(engine, moment("2026-03-09", 1), outcome(moment(SECOND, 8), 40))
     materialize(definitions, instance, EXPORT, partitions={SECOND})
     assert len(lake.read("logs/outcomes", Partition("day", SECOND))) == 1
     assert len(lake.read("logs/outcomes", Partition("day", FIRST))) == 40
 
 
 def test_export_reports_the_same_result_as_the_ledger(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, engine: Engine
+    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, url: str
 ) -> None:
     materialize(definitions, instance, EXPORT, partitions={FIRST, SECOND})
     exported = analysis.load("race", lake.root).summary()
-    pd.testing.assert_frame_equal(exported, analysis.load("race", str(engine.url)).summary(), rtol=1e-9)
+    assert list(exported["observations"]) == [20, 20]
+    pd.testing.assert_frame_equal(exported, analysis.load("race", url).summary(), rtol=1e-9)
+
+
+def test_corrections_and_retractions_are_exported_and_count(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, engine: Engine, url: str
+) -> None:
+    materialize(definitions, instance, EXPORT, partitions={FIRST, SECOND})
+    noon = moment(FIRST, 12)
+    observe(engine, moment(SECOND, 1), outcome(noon, 1, 1, None), outcome(noon + 60_000, 2, 2, 1.0))
+    waiting = outcome(moment(SECOND, 23), 99)
+    observe(engine, moment(SECOND, 1), waiting)
+    materialize(definitions, instance, EXPORT, partitions={FIRST, SECOND})
+    rows = lake.read("logs/outcomes").sort_values(["decision_id", "version"])
+    assert rows["version"].value_counts().to_dict() == {0: 41, 1: 1, 2: 1}
+    assert rows["counted"].tolist() == [True] * 42 + [False]
+    exported = analysis.load("race", lake.root).summary()
+    assert list(exported["observations"]) == [20, 19]
+    pd.testing.assert_frame_equal(exported, analysis.load("race", url).summary(), rtol=1e-9)
 
 
 def test_result_shows_summary_verdict_and_chart(definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
@@ -195,24 +255,117 @@ def test_result_is_of_the_newest_experiment(
         newest_experiment(lake, "other")
 
 
-def test_ledger_days_reach_from_first_to_last_decision(tmp_path: Path, engine: Engine) -> None:
-    assert Ledger(str(engine.url)).days() == [date(2026, 3, 1), date(2026, 3, 2)]
+def proof(definitions: dg.Definitions, instance: dg.DagsterInstance) -> dg.AssetCheckEvaluation:
+    """Export and prove the log, and return what the check said."""
+    made = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=instance, asset_selection=[dg.AssetKey("logged_experiments")]
+    )
+    [evaluation] = made.get_asset_check_evaluations()
+    assert evaluation.check_name == "decisions_can_be_proved"
+    assert made.success
+    return evaluation
 
 
-def test_empty_ledger_has_no_days(tmp_path: Path) -> None:
-    engine = create_engine(f"sqlite:///{tmp_path / 'empty.db'}")
-    schema.metadata.create_all(engine)
+def test_log_of_a_router_can_be_proved(definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
+    proven = proof(definitions, instance)
+    assert (proven.passed, proven.description) == (True, "80 decisions re-derived")
+    assert proven.metadata["checked_decisions"].value == 80
+    assert proven.metadata["checked_outcomes"].value == 40
+    assert proven.metadata["failures"].value == 0
+    assert proven.metadata["first_failures"].value == ""
+
+
+@pytest.mark.parametrize(
+    ("table", "changes", "words"),
+    [
+        (schema.decisions, {"unit": unit(1)}, "decisions {id}: arm"),
+        (schema.decisions, {"propensity": 0.75}, "decisions {id}: propensity: expected 0.5, found 0.75"),
+        (schema.outcomes, {"value": 0.5}, "statistics"),
+    ],
+)
+def test_one_altered_row_fails_the_proof_and_stops_nothing(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    engine: Engine,
+    table: Table,
+    changes: dict[str, Any],
+    words: str,
+) -> None:
+    altered = decision_id(moment(FIRST, 0), 0)
+    with engine.begin() as connection:
+        connection.execute(update(table).where(next(iter(table.primary_key)) == altered).values(changes))
+    disproved = proof(definitions, instance)
+    assert (disproved.passed, disproved.blocking) == (False, False)
+    assert disproved.severity == dg.AssetCheckSeverity.ERROR
+    assert disproved.metadata["failures"].value == 1
+    assert words.format(id=encode(altered)) in str(disproved.metadata["first_failures"].value)
+    assert "1 failures among 80 decisions and what follows from them; " in str(disproved.description)
+    materialize(definitions, instance, EXPORT, partitions={FIRST, SECOND})
+    materialize(definitions, instance, dg.AssetSelection.assets("flight_delay_result"))
+
+
+def test_forged_decision_fails_the_proof(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, engine: Engine
+) -> None:
+    forged = decision(moment(SECOND, 9), 500)
+    add(engine, schema.decisions, forged | {"id": forged["id"][:-1] + b"\0"})
+    disproved = proof(definitions, instance)
+    assert not disproved.passed
+    assert "signature: expected one of our secrets, found none of them" in str(disproved.description)
+
+
+def test_nothing_is_proved_without_the_signing_secret(
+    settings: Settings, definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake
+) -> None:
+    unknowing = Ledger(msgspec.structs.replace(settings, secret=None))
+    unproved = proof(
+        dg.Definitions(
+            assets=[logs.LEDGER, logs.logged_experiments],
+            asset_checks=[logs.decisions_can_be_proved],
+            resources={"lake": lake, "ledger": unknowing},
+        ),
+        instance,
+    )
+    assert (unproved.passed, unproved.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert str(unproved.description).startswith("nothing was proved: ")
+    with pytest.raises(CannotStart, match="TURNOUT_SECRET"):
+        unknowing.verify()
+
+
+def test_ledger_days_reach_from_first_to_last_decision(settings: Settings, engine: Engine) -> None:
+    assert Ledger(settings).days() == [date(2026, 3, 1), date(2026, 3, 2)]
+
+
+def test_empty_ledger_has_no_days(settings: Settings) -> None:
+    engine = open_database(settings.database)
+    upgrade(engine)
     engine.dispose()
-    assert Ledger(f"sqlite:///{tmp_path / 'empty.db'}").days() == []
+    assert Ledger(settings).days() == []
+
+
+def test_ledger_of_an_older_version_says_what_to_do(settings: Settings, engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("update alembic_version set version_num = '0001'"))
+    with pytest.raises(LedgerUnavailable, match=r"is at revision 0001, .* upgrade it with `turnout db upgrade`"):
+        Ledger(settings).control()
 
 
 def test_missing_ledger_is_named_and_not_made(tmp_path: Path) -> None:
     with pytest.raises(LedgerUnavailable, match=f"there is no ledger at {tmp_path}/none.db"):
-        Ledger(f"sqlite:///{tmp_path}/none.db").control()
+        Ledger(Settings(database=f"sqlite:///{tmp_path}/none.db")).control()
     assert not (tmp_path / "none.db").exists()
 
 
 def test_damaged_ledger_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.db").write_bytes(b"not a database" * 100)
     with pytest.raises(LedgerUnavailable, match=f"{tmp_path}/bad.db"):
-        Ledger(f"sqlite:///{tmp_path}/bad.db").control()
+        Ledger(Settings(database=f"sqlite:///{tmp_path}/bad.db")).control()
+
+
+def test_ledger_that_does_not_answer_is_named_without_its_password() -> None:
+    away = Ledger(Settings(database="postgresql://me:hidden@127.0.0.1:1/db"))
+    with pytest.raises(
+        LedgerUnavailable, match=r"ledger postgresql://me:\*\*\*@127.0.0.1:1/db cannot be read"
+    ) as caught:
+        away.days()
+    assert "hidden" not in "".join(traceback.format_exception(caught.value))
