@@ -1,5 +1,6 @@
 import asyncio
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 from litestar import Litestar
 from litestar.testing import TestClient
-from sqlalchemy import create_engine, select
+from sqlalchemy import create_engine, make_url, select
 
 from models.registry import Registry
 from router.assignment.epochs import HOLDOUT, Epoch, fresh
@@ -20,6 +21,7 @@ from router.serving.routes import ExperimentRoute
 from router.serving.sticky import StickyAssignments
 from router.settings import Settings
 from tests.databases import BACKENDS, database
+from tests.proxies import proxy
 from tests.router.documents import INPUTS, experiment
 from tests.router.routes import experiment as route
 from tests.router.small_models import load_small
@@ -117,8 +119,9 @@ def test_what_was_only_spooled_is_not_remembered() -> None:
 class House:
     """A database and the routers over it."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, url: str, registry: Registry, folder: Path) -> None:
+        secret = "a secret of enough length"
+        self.settings = Settings(database=url, registry=registry.root, spool=folder / "spool", secret=secret)
 
     @contextmanager
     def router(self) -> Iterator[Client]:
@@ -140,9 +143,7 @@ class House:
 def house(request: pytest.FixtureRequest, tmp_path: Path, registry: Registry) -> Iterator[House]:
     """A ledger with endpoint `delay`, in either database."""
     with database(request.param, tmp_path) as url:
-        house = House(
-            Settings(database=url, registry=registry.root, spool=tmp_path / "spool", secret="a secret of enough length")
-        )
+        house = House(url, registry, tmp_path)
         with house.router() as client:
             send(client, "POST", "endpoints", {"name": "delay", "champion": "sum@1"})
         yield house
@@ -238,3 +239,42 @@ def test_traffic_and_audience_decide_about_sticky_units_too_and_give_the_old_arm
         assert all(left[unit] == before[unit] for unit in UNITS if unit not in outside)
         send(client, "PUT", "experiments/too-vs-sum", {**half, "traffic": 1.0})
         assert arms(client, context={"origin": "JFK"}) == before
+
+
+def test_sticky_units_while_the_database_is_away(tmp_path: Path, registry: Registry) -> None:
+    with database("postgresql", tmp_path) as url:
+        address = make_url(url)
+        house = House(url, registry, tmp_path)
+        with proxy((address.host or "", address.port or 5432)) as line, house.router() as direct:
+            send(direct, "POST", "endpoints", {"name": "delay", "champion": "sum@1"})
+            start(direct, sticky=True, **weights(1.0, 0.0))
+            behind = address.set(port=line.port).render_as_string(hide_password=False)
+            through = House(behind, registry, tmp_path)
+            arms(direct, ["theirs"])
+            with through.router() as client:
+                arms(client, ["ours"])
+                send(client, "PUT", "experiments/too-vs-sum", experiment(sticky=True, **weights(0.0, 1.0)))
+                line.cut()
+                # What this process remembers holds; the rest is drawn, and recorded, from the epoch it has.
+                assert unread_arms(client, ["ours", "theirs", "new", "new"]) == [
+                    ("control", 1),
+                    ("too", 2),
+                    ("too", 2),
+                    ("too", 2),
+                ]
+                line.restore()
+                until(lambda: "new" in house.stored())
+                # What the database knew all along stands again.
+                assert unread_arms(client, ["ours", "theirs", "new"]) == [("control", 1), ("control", 1), ("too", 2)]
+
+
+def unread_arms(client: Client, units: list[str]) -> list[tuple[str, int]]:
+    replies = [send(client, "POST", "endpoints/delay/predict", {"unit": unit, "inputs": INPUTS}) for unit in units]
+    return [(reply["arm"], reply["epoch"]) for reply in replies]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    ends = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < ends, "it did not happen in time"
+        time.sleep(0.05)
