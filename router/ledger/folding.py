@@ -16,7 +16,7 @@ from router.documents import Experiment
 from router.ledger import schema
 from router.ledger.contributions import NOTHING, Fold, Moments, Stated, contribution, folds, is_label
 from router.ledger.records import ACCEPTED, DUPLICATE, Item, Observation, Receipt, decided_ms
-from router.ledger.statements import chunks, insert_into, insert_missing, lock_outcomes
+from router.ledger.statements import among, insert_into, insert_missing, lock_outcomes
 
 MS_PER_MINUTE = 60_000
 
@@ -35,7 +35,7 @@ class Folder:
 
     def __init__(self) -> None:
         # A started experiment's metrics never change.
-        self._experiments: dict[int, Experiment] = {}
+        self._folds: dict[tuple[int, str], tuple[Fold, ...]] = {}
 
     def record(self, connection: Connection, observations: Sequence[Observation], now_ms: int) -> list[Receipt]:
         """Insert outcomes, fold the new ones into the statistics and return a receipt for each, in order.
@@ -66,9 +66,9 @@ class Folder:
         lock_outcomes(connection)
         table = schema.outcomes
         waiting: _Touched = {}
-        for chunk in chunks(sorted(ids)):
-            columns = (table.c.decision_id, table.c.metric, table.c.item, table.c.experiment_id, table.c.arm)
-            query = select(*columns).where(table.c.decision_id.in_(chunk), table.c.counted.is_(False))
+        columns = (table.c.decision_id, table.c.metric, table.c.item, table.c.experiment_id, table.c.arm)
+        for these in among(connection, table.c.decision_id, ids):
+            query = select(*columns).where(these, table.c.counted.is_(False))
             waiting |= {Item(*row[:3]): (row[3], row[4]) for row in connection.execute(query)}
         late = {about.decision_id for about in waiting}
         predictions = _predictions_of(connection, late)
@@ -80,13 +80,14 @@ class Folder:
         """Return the statistics that an outcome of this name feeds; none outside experiments."""
         if experiment_id is None:
             return ()
-        if experiment_id not in self._experiments:
+        known = self._folds.get((experiment_id, outcome))
+        if known is None:
             table = schema.experiments
             document = connection.scalar(select(table.c.document).where(table.c.id == experiment_id))
             if document is None:
                 return ()
-            self._experiments[experiment_id] = msgspec.json.decode(document, type=Experiment)
-        return folds(self._experiments[experiment_id], outcome)
+            known = self._folds[experiment_id, outcome] = folds(msgspec.json.decode(document, type=Experiment), outcome)
+        return known
 
     def _insert(
         self,
@@ -187,22 +188,22 @@ def _is_known(about: Item, predictions: Mapping[bytes, Sequence[float]]) -> bool
     return about.item < len(predictions.get(about.decision_id, ()))
 
 
-def _predictions_of(connection: Connection, ids: Iterable[bytes]) -> dict[bytes, list[float]]:
+def _predictions_of(connection: Connection, ids: Collection[bytes]) -> dict[bytes, list[float]]:
     table = schema.decisions
     found: dict[bytes, list[float]] = {}
-    for chunk in chunks(sorted(ids)):
-        query = select(table.c.id, table.c.predictions).where(table.c.id.in_(chunk))
+    for these in among(connection, table.c.id, ids):
+        query = select(table.c.id, table.c.predictions).where(these)
         found.update({key: _predictions.decode(text) for key, text in connection.execute(query)})
     return found
 
 
-def _stored_statements(connection: Connection, ids: Iterable[bytes]) -> _Statements:
+def _stored_statements(connection: Connection, ids: Collection[bytes]) -> _Statements:
     table = schema.outcomes
     columns = [table.c[name] for name in (*Item._fields, "outcome_id", "version", *Stated._fields)]
     said: _Statements = defaultdict(dict)
     # By decision alone: SQLite would scan the table for a list of whole keys.
-    for chunk in chunks(sorted(ids)):
-        for row in connection.execute(select(*columns).where(table.c.decision_id.in_(chunk))):
+    for these in among(connection, table.c.decision_id, ids):
+        for row in connection.execute(select(*columns).where(these)):
             said[Item(*row[:3])][row[3], row[4]] = Stated(*row[5:])
     return said
 

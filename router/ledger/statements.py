@@ -1,12 +1,12 @@
 """The few places where SQLite and PostgreSQL are spoken to differently."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from itertools import chain
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, LargeBinary, Table, text
+from sqlalchemy import Column, ColumnElement, Connection, LargeBinary, Table, any_, literal, text
 from sqlalchemy.dialects import postgresql, sqlite
 
 from router.ledger.database import is_postgresql
@@ -46,6 +46,19 @@ def lock_outcomes(connection: Connection) -> None:
     """
     if is_postgresql(connection):
         connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _OUTCOMES_LOCK})
+
+
+def among(connection: Connection, column: Column[Any], values: Collection[Any]) -> Iterator[ColumnElement[bool]]:
+    """Yield conditions that together say that the column has one of the values; one condition for each statement.
+
+    PostgreSQL takes any number as one array; SQLite has a limit, and keeps a statement prepared for each size.
+    """
+    if is_postgresql(connection):
+        if values:
+            yield column == any_(literal(sorted(values), postgresql.ARRAY(column.type)))
+        return
+    for chunk in chunks(sorted(values)):
+        yield column.in_(chunk)
 
 
 def chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:

@@ -1,6 +1,6 @@
 """Inserting decisions, clients' idempotency keys and first assignments."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select
 
 from router.ledger import schema
 from router.ledger.records import AssignmentRow, DecisionRow
-from router.ledger.statements import chunks, insert_into, insert_missing
+from router.ledger.statements import among, insert_into, insert_missing
 
 
 class Claim(NamedTuple):
@@ -38,8 +38,8 @@ def claim_keys(connection: Connection, claims: Sequence[Claim]) -> dict[tuple[st
     known = sorted({(claim.endpoint, claim.key) for claim in claims} - bound.keys())
     # SQLite would scan the table for a list of pairs.
     for endpoint, pairs in groupby(known, key=itemgetter(0)):
-        for chunk in chunks([key for _, key in pairs]):
-            query = select(*columns).where(table.c.endpoint == endpoint, table.c.key.in_(chunk))
+        for these in among(connection, table.c.key, [key for _, key in pairs]):
+            query = select(*columns).where(table.c.endpoint == endpoint, these)
             bound.update({(endpoint, key): id_ for endpoint, key, id_ in connection.execute(query)})
     return bound
 
@@ -50,18 +50,18 @@ def assign_first(connection: Connection, rows: Sequence[AssignmentRow]) -> list[
     insert_missing(connection, table, sorted(rows))
     standing: dict[tuple[int, str], AssignmentRow] = {}
     for experiment_id, group in groupby(sorted({row[:2] for row in rows}), key=itemgetter(0)):
-        for chunk in chunks([unit for _, unit in group]):
-            query = select(table).where(table.c.experiment_id == experiment_id, table.c.unit.in_(chunk))
+        for these in among(connection, table.c.unit, [unit for _, unit in group]):
+            query = select(table).where(table.c.experiment_id == experiment_id, these)
             for found in connection.execute(query):
                 standing[found[0], found[1]] = AssignmentRow(*found)
     return [standing[row.experiment_id, row.unit] for row in rows]
 
 
-def stored_decisions(connection: Connection, ids: Iterable[bytes]) -> dict[bytes, DecisionRow]:
+def stored_decisions(connection: Connection, ids: Collection[bytes]) -> dict[bytes, DecisionRow]:
     """Return the decisions with these ids."""
     table = schema.decisions
     found: dict[bytes, DecisionRow] = {}
-    for chunk in chunks(sorted(ids)):
-        for row in connection.execute(select(table).where(table.c.id.in_(chunk))):
+    for these in among(connection, table.c.id, ids):
+        for row in connection.execute(select(table).where(these)):
             found[row[0]] = DecisionRow(*row)
     return found
