@@ -55,7 +55,7 @@ class KeyWatch:
     async def _read(self) -> None:
         version = await asyncio.to_thread(self._control.version)
         if version != self._version:
-            self.gate.install(Keyring(await asyncio.to_thread(self._tables.keys)))
+            self.gate.install(Keyring(await asyncio.to_thread(self._tables.read_all)))
             self._version = version
 
     async def _record(self) -> None:

@@ -51,7 +51,7 @@ def _checked_rate(_: click.Context, __: click.Parameter, rate: float | None) -> 
 def create_key(name: str, scopes: tuple[Scope, ...], rate: float | None) -> None:
     """Make a key and print it, once: the ledger keeps only its hash."""
     tables = _tables()
-    is_first = not tables.keys()
+    is_first = not tables.read_all()
     made, text = new_key(name, frozenset(scopes), rate, _now_ms())
     tables.create(made, actor=_actor())
     click.echo(f"Key {made.id} ({made.name}) allows {_scopes(made)}. This is the only time it is shown:", err=True)
@@ -64,7 +64,7 @@ def create_key(name: str, scopes: tuple[Scope, ...], rate: float | None) -> None
 @json_option
 def list_keys(*, as_json: bool) -> None:
     """List the keys that were ever made, oldest first."""
-    keys = _tables().keys()
+    keys = _tables().read_all()
     if as_json:
         print_json([_published(each) for each in keys])
     else:

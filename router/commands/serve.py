@@ -43,7 +43,7 @@ def _as_variables(options: Mapping[str, str | int | Path | None]) -> dict[str, s
 def _require_key(settings: Settings) -> None:
     engine = open_database(settings.database)
     upgrade(engine)
-    usable = Keyring(KeyTables(engine).keys()).has_usable_key
+    usable = Keyring(KeyTables(engine).read_all()).has_usable_key
     engine.dispose()
     if not usable:
         raise CannotStart(

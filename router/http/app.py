@@ -10,11 +10,13 @@ from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.openapi.spec import Components
 
 from router.http.access import SECURITY, SECURITY_SCHEMES, caller_of, check_scopes, guard, public
+from router.http.bodies import StrictRequest
 from router.http.control_plane import CONTROL_PLANE
 from router.http.data_plane import data_plane
 from router.http.health import live, ready
 from router.http.metrics import metrics
 from router.http.problems import HANDLERS
+from router.http.schemas import sharpen
 from router.service import Service
 from router.settings import Settings, load
 
@@ -42,6 +44,7 @@ def application(service: Service, *, max_body_bytes: int) -> Litestar:
 
     app = Litestar(
         [*data_plane(service), *CONTROL_PLANE, live, ready, metrics],
+        request_class=StrictRequest,
         guards=[guard(service.keys.gate)],
         dependencies={
             "service": Provide(lambda: service, sync_to_thread=False),
@@ -54,6 +57,7 @@ def application(service: Service, *, max_body_bytes: int) -> Litestar:
         logging_config=None,
     )
     check_scopes(app)
+    sharpen(app.openapi_schema)
     return app
 
 
@@ -62,6 +66,7 @@ def _openapi() -> OpenAPIConfig:
         title="Turnout",
         version="1",
         description=_DESCRIPTION,
+        use_handler_docstrings=True,
         security=SECURITY,
         components=Components(security_schemes=SECURITY_SCHEMES),
         render_plugins=[SwaggerRenderPlugin()],

@@ -15,6 +15,7 @@ from models.reference import ModelReference
 from router.documents import Endpoint, Experiment
 from router.errors import InvalidDocument
 from router.http.access import needs
+from router.http.schemas import ConditionalOperation
 from router.http.views import (
     AuditView,
     EndpointView,
@@ -36,8 +37,8 @@ IfMatch = Annotated[
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="How many entries to return.")]
 Before = Annotated[int | None, QueryParameter(ge=1, le=2**53, description="Only entries with a lower id.")]
 _CREATE = needs("admin", 400, 404, 409, 413, 422)
-_REPLACE = needs("admin", 400, 404, 409, 412, 413, 422, 428)
-_MOVE = needs("admin", 400, 404, 409, 412, 422, 428)
+_REPLACE = {"operation_class": ConditionalOperation, **needs("admin", 400, 404, 409, 412, 413, 422, 428)}
+_MOVE = {"operation_class": ConditionalOperation, **needs("admin", 400, 404, 409, 412, 422, 428)}
 
 View = TypeVar("View", EndpointView, ExperimentView)
 Record = TypeVar("Record")

@@ -142,7 +142,9 @@ class OutcomesOperation(Operation):
     """The outcomes call's body and reply."""
 
     def __post_init__(self) -> None:
-        one_or_many = Schema(one_of=[_OUTCOME, Schema(type=OpenAPIType.ARRAY, items=_OUTCOME)])
+        # Whatever a row is, the others are recorded, and its own receipt says what is wrong with it.
+        row = Schema(any_of=[_OUTCOME, Schema(description="Anything else gets the receipt `rejected`.")])
+        one_or_many = Schema(one_of=[_OUTCOME, Schema(type=OpenAPIType.ARRAY, items=row)])
         self.request_body = _body(one_or_many, OUTCOME_EXAMPLES)
         _set_reply(self, Schema(one_of=[_RECEIPT, _RECEIPTS]), "What became of each outcome.")
 

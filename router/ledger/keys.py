@@ -20,7 +20,7 @@ class KeyTables:
         self._writing = engine
         self._reading = for_reading(engine)
 
-    def keys(self) -> list[ApiKey]:
+    def read_all(self) -> list[ApiKey]:
         """Return every key that was ever made, oldest first."""
         with transaction(self._reading) as connection:
             rows = connection.execute(select(schema.api_keys).order_by(schema.api_keys.c.created_ms)).mappings()

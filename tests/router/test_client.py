@@ -1,35 +1,23 @@
 import asyncio
-import threading
 from collections.abc import Iterator
 
 import pytest
-import uvicorn
 
 from models.registry import Registry
 from router.client import ApiError, AsyncTurnout, Turnout
-from router.http.app import application
-from router.service import Service
 from router.settings import Settings
 from tests.router.documents import INPUTS, experiment
-from tests.router.small_models import load_small
+from tests.router.servers import serving
 
 
 @pytest.fixture
 def url(settings: Settings, registry: Registry) -> Iterator[str]:
-    """A router over HTTP in a thread, with endpoint `delay`."""
+    """A router over HTTP, with endpoint `delay`."""
     assert registry.names()
-    app = application(Service(settings, load_model=load_small), max_body_bytes=100_000)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", ws="none"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-    port = server.servers[0].sockets[0].getsockname()[1]
-    with Turnout(f"http://127.0.0.1:{port}") as client:
-        client.create_endpoint({"name": "delay", "champion": "sum@1"})
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
+    with serving(settings) as url:
+        with Turnout(url) as client:
+            client.create_endpoint({"name": "delay", "champion": "sum@1"})
+        yield url
 
 
 def test_client_goes_through_an_experiment(url: str) -> None:
@@ -40,6 +28,8 @@ def test_client_goes_through_an_experiment(url: str) -> None:
         assert client.start("too-vs-sum", revision=1)["state"] == "running"
         reply = client.predict("delay", unit="u", inputs=INPUTS, context={"origin": "JFK"}, id="order-1")
         assert client.predict("delay", unit="u", inputs=INPUTS, context={"origin": "JFK"}, id="order-1") == reply
+        for arm in ("control", "too-vs-sum/too"):
+            assert client.predict("delay", unit="u", inputs=INPUTS, arm=arm)["epoch"] == 0
         receipts = client.outcomes([{"decision_id": reply["decision_id"], "metric": "late", "value": 1}])
         assert receipts["accepted"] == 1
         assert client.decision(reply["decision_id"])["outcomes"][0]["value"] == 1.0

@@ -198,7 +198,8 @@ def test_concluded_experiment_cannot_change(client: Client) -> None:
             "no model away@1",
         ),
         ({"endpoint": "nowhere"}, 404, None, "there is no endpoint 'nowhere'; known endpoints: delay"),
-        ({"allocation": {"kind": "coin"}}, 400, None, "allocation"),
+        ({"allocation": {"kind": "coin"}}, 400, "allocation.kind", "Invalid value 'coin'"),
+        ({"traffic": "0.5"}, 400, "traffic", "Expected `float`, got `str`"),
         ({"sticky": True, "randomise": "request"}, 400, "sticky", "set randomise to 'unit' or sticky to false"),
     ],
 )
