@@ -25,7 +25,7 @@ from sqlalchemy import Engine, text
 from bench.harness import write_json
 from router.assignment.audience import Condition, takes
 from router.assignment.epochs import HOLDOUT, Epoch, fresh, quantise, reweight, with_holdout
-from router.assignment.hashing import BUCKETS, bucket
+from router.assignment.hashing import BUCKETS, bucket, traffic_seed
 from router.decision_id import FORCED, NO_EXPERIMENT, DecisionId, Signer, unpack
 from router.documents import AnyMetric, Arm, BinaryMetric, Endpoint, Experiment, NumericMetric, ScoreMetric, Split
 from router.ledger.control import Change, ControlTables
@@ -173,7 +173,7 @@ def _taking(
 ) -> tuple[Started, Epoch] | None:
     for experiment in started:
         now = experiment.epochs[epoch]
-        taken = bucket(f"{experiment.document.name}/traffic", unit) < now.traffic
+        taken = bucket(traffic_seed(experiment.document.name), unit) < now.traffic
         if taken and takes(experiment.document.audience, context):
             return experiment, now
     return None
@@ -242,7 +242,7 @@ def row_by_row(engine: Engine, limit: int) -> float:
             document, epoch = records[experiment_id].document, epochs[experiment_id, number]
             value = said.nonce.hex() if document.randomise == "request" else unit
             wrong += drawn != (experiment_id, number, arm) or epoch.table[bucket(document.name, value)] != arm
-            wrong += epoch.propensity(arm) != propensity or bucket(f"{document.name}/traffic", unit) >= epoch.traffic
+            wrong += epoch.propensity(arm) != propensity or bucket(traffic_seed(document.name), unit) >= epoch.traffic
             wrong += not takes(document.audience, json.loads(context))
     if wrong:
         raise RuntimeError(f"{wrong} of {rows} decisions differ")

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from router.assignment.hashing import BUCKETS
+from router.assignment.hashing import BUCKETS, traffic_seed
 from router.assignment.vectorised import buckets
 from router.verification.epochs import Drawable, Epochs
 from router.verification.experiments import Known
@@ -66,7 +66,7 @@ def _beyond_traffic(known: Known, epoch: Drawable, number: int, draws: Draws, pl
     if epoch.traffic >= BUCKETS:
         return
     units = [draws.units[place] for place in places.tolist()]
-    taken = buckets(f"{known.document.name}/traffic", units)
+    taken = buckets(traffic_seed(known.document.name), units)
     for index in np.flatnonzero(taken >= epoch.traffic).tolist():
         expected = f"a traffic bucket below {epoch.traffic} (epoch {number})"
         yield Mismatch(int(places[index]), "unit", expected, f"{taken[index]} of unit {units[index]!r}")

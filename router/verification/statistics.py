@@ -85,12 +85,14 @@ class Statistics:
         """Compare every minute before this one, or all that are left."""
         while self._stored is not None and self._stored[0] < before:
             minute, stored = self._stored
-            self._compare(stored, self._rebuilt if minute == self._minute else {})
+            if minute > self._minute:
+                self._compare_rebuilt({})
             if minute == self._minute:
-                self._rebuilt = {}
+                self._compare_rebuilt(stored)
+            else:
+                self._compare(stored, {})
             self._stored = self._next_stored()
-        self._compare({}, self._rebuilt)
-        self._rebuilt = {}
+        self._compare_rebuilt({})
 
     def _next_stored(self) -> tuple[int, dict[Statistic, Moments]] | None:
         minute, rows = next(self._minutes, (0, None))
@@ -101,6 +103,10 @@ class Statistics:
             statistic = Statistic(*row[:4])
             stored[statistic] = stored.get(statistic, NOTHING) + row[5:]
         return minute, stored
+
+    def _compare_rebuilt(self, stored: Mapping[Statistic, Moments]) -> None:
+        self._compare(stored, self._rebuilt)
+        self._rebuilt = {}
 
     def _compare(self, stored: Mapping[Statistic, Moments], rebuilt: Mapping[Statistic, _Sums]) -> None:
         for statistic in sorted({*stored, *rebuilt}):

@@ -1,0 +1,108 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy import Engine, text
+
+from router import cli
+from router.ledger.database import shown
+from tests.databases import BACKENDS
+from tests.router.logged import SECRET, UNITS, filled_ledger, restored
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    with filled_ledger(request.param, tmp_path_factory.mktemp("filled")) as engine:
+        yield engine
+
+
+@pytest.fixture
+def ledger(filled: Engine) -> Iterator[Engine]:
+    with restored(filled):
+        yield filled
+
+
+def run(database: Engine | str, *options: str, secret: str | None = SECRET) -> Result:
+    url = database if isinstance(database, str) else database.url.render_as_string(hide_password=False)
+    environment = {"TURNOUT_SECRET": secret, "TURNOUT_DATABASE": None}
+    return CliRunner().invoke(cli.main, ["verify-log", "--database", url, *options], env=environment)
+
+
+def execute(ledger: Engine, statement: str) -> None:
+    with ledger.begin() as connection:
+        connection.execute(text(statement))
+
+
+def test_a_sound_ledger_exits_with_0_and_says_what_was_checked(ledger: Engine) -> None:
+    result = run(ledger)
+    assert result.exit_code == 0, result.output
+    first, waiting, last = result.output.splitlines()
+    assert first.startswith("checked in ")
+    assert f"{UNITS} decisions" in first
+    assert waiting == "1 outcomes wait for their decision, which another router has yet to hand in"
+    assert last == "no failures: every row follows"
+
+
+def test_every_failure_is_a_line_and_the_exit_status_is_1(ledger: Engine) -> None:
+    execute(ledger, "update decisions set propensity = 0.123")
+    execute(ledger, "delete from assignments")
+    result = run(ledger)
+    assert result.exit_code == 1
+    lines = result.output.splitlines()
+    assert sum(line.startswith("decisions ") and "found 0.123" in line for line in lines) == UNITS
+    assert f"{UNITS} failures" in lines
+    assert any("decisions of sticky experiments were drawn while" in line for line in lines)
+
+
+def test_a_limit_bounds_the_lines_and_0_is_none(ledger: Engine) -> None:
+    execute(ledger, "update decisions set propensity = 0.123")
+    limited = run(ledger, "--limit", "2").output.splitlines()
+    assert sum(line.startswith("decisions ") for line in limited) == 2
+    assert f"... and {UNITS - 2} more; --limit 0 prints all" in limited
+    assert sum(line.startswith("decisions ") for line in run(ledger, "--limit", "0").output.splitlines()) == UNITS
+
+
+def test_json_has_failures_counts_and_time(ledger: Engine) -> None:
+    execute(ledger, "update statistics set count = count + 1")
+    result = run(ledger, "--json", "--limit", "1")
+    assert result.exit_code == 1
+    content = json.loads(result.output)
+    assert content["failures"] == content["checked"]["statistics"]
+    assert [failure["table"] for failure in content["shown"]] == ["statistics"]
+    assert content["waiting"] == 1
+    assert content["seconds"] > 0
+
+
+def test_one_experiment_is_named(ledger: Engine) -> None:
+    execute(ledger, "update decisions set propensity = 0.123 where experiment_id = 1")
+    assert run(ledger, "--experiment", "by-unit").exit_code == 0
+    assert run(ledger, "--experiment", "sticky").exit_code == 1
+    missing = run(ledger, "--experiment", "elsewhere")
+    assert missing.exit_code == 1
+    assert "there is no experiment 'elsewhere'; known experiments: sticky, by-request, by-unit, draft" in missing.output
+
+
+def test_another_secret_finds_every_decision_unsigned(ledger: Engine) -> None:
+    result = run(ledger, secret="a secret of nobody")
+    assert result.exit_code == 1
+    assert result.output.count("signature: expected one of our secrets, found none of them") == UNITS + 1
+
+
+def test_an_older_ledger_is_not_upgraded(ledger: Engine) -> None:
+    execute(ledger, "update alembic_version set version_num = '0001'")
+    result = run(ledger)
+    execute(ledger, "update alembic_version set version_num = '0002'")
+    assert result.exit_code == 1
+    assert f"the ledger {shown(ledger.url)} is at revision 0001, but this command reads 0002" in result.output
+
+
+def test_neither_a_database_nor_a_secret_is_made(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/nowhere/ledger.db"
+    assert f"there is no ledger at {url}; name it with --database" in run(url).output
+    (tmp_path / "ledger.db").touch()
+    without = run(f"sqlite:///{tmp_path}/ledger.db", secret=None)
+    assert without.exit_code == 1
+    assert f"the signing secret is not at {tmp_path}/ledger.secret; set TURNOUT_SECRET" in without.output
+    assert [path.name for path in tmp_path.iterdir()] == ["ledger.db"]
