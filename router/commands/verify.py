@@ -99,15 +99,13 @@ def _print(console: Console, summary: Summary, printed: int) -> None:
         lines.append(f"... and {summary.failures - printed:,} more; --limit 0 prints all")
     checked = ", ".join(f"{rows:,} {table}" for table, rows in sorted(summary.checked.items()))
     lines.append(f"checked in {summary.seconds:.1f} s: {checked or 'nothing'}")
-    if summary.waiting:
-        lines.append(f"{summary.waiting:,} outcomes wait for their decision, which another router has yet to hand in")
-    if summary.out_of_range:
-        lines.append(f"{summary.out_of_range:,} outcomes came early, for an item that their decision does not have")
-    if summary.unlike_first:
-        lines.append(
-            f"{summary.unlike_first:,} decisions of sticky experiments were drawn while their unit's first assignment "
-            "could not be read"
-        )
-    lines.append(f"{summary.failures:,} failures" if summary.failures else "no failures: every row follows")
+    for note, number in {
+        "outcomes that wait for their decision, which another router has yet to hand in": summary.waiting,
+        "outcomes that came early, for an item that their decision does not have": summary.out_of_range,
+        "sticky decisions made while their unit's first assignment could not be read": summary.unlike_first,
+    }.items():
+        if number:
+            lines.append(f"{note}: {number:,}")
+    lines.append(f"failures: {summary.failures:,}" if summary.failures else "failures: none, every row follows")
     for line in lines:
         console.out(line, highlight=False)

@@ -41,8 +41,8 @@ def test_a_sound_ledger_exits_with_0_and_says_what_was_checked(ledger: Engine) -
     first, waiting, last = result.output.splitlines()
     assert first.startswith("checked in ")
     assert f"{UNITS} decisions" in first
-    assert waiting == "1 outcomes wait for their decision, which another router has yet to hand in"
-    assert last == "no failures: every row follows"
+    assert waiting == "outcomes that wait for their decision, which another router has yet to hand in: 1"
+    assert last == "failures: none, every row follows"
 
 
 def test_every_failure_is_a_line_and_the_exit_status_is_1(ledger: Engine) -> None:
@@ -52,8 +52,8 @@ def test_every_failure_is_a_line_and_the_exit_status_is_1(ledger: Engine) -> Non
     assert result.exit_code == 1
     lines = result.output.splitlines()
     assert sum(line.startswith("decisions ") and "found 0.123" in line for line in lines) == UNITS
-    assert f"{UNITS} failures" in lines
-    assert any("decisions of sticky experiments were drawn while" in line for line in lines)
+    assert f"failures: {UNITS}" in lines
+    assert any(line.startswith("sticky decisions made while") for line in lines)
 
 
 def test_a_limit_bounds_the_lines_and_0_is_none(ledger: Engine) -> None:

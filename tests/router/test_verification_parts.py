@@ -108,7 +108,7 @@ def test_a_database_that_hangs_up_is_unavailable(tmp_path: Path, monkeypatch: py
                 others = "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database()"
                 connection.execute(text(f"{others} and pid <> pg_backend_pid()"))
 
-        with pytest.raises(LedgerUnavailable, match="the ledger does not answer|cannot be read on"):
+        with pytest.raises(LedgerUnavailable, match=r"the ledger does not answer|cannot be read on"):
             verify(engine, SIGNER, progress=hang_up)
         assert verify(engine, SIGNER).failures == 0
 
