@@ -30,15 +30,20 @@ SECURITY: list[dict[str, list[str]]] = [{name: []} for name in SECURITY_SCHEMES]
 
 _SCOPE = "scope"
 _BEARER = b"bearer "
-_REFUSALS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)
+_ALWAYS = {
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+}
 
 Connection = ASGIConnection[Any, Any, Any, Any]
 
 
 def needs(scope: Scope, *statuses: int) -> dict[str, Any]:
     """Return what a handler declares: the scope that its callers need, and the problems of its own that it answers."""
-    problems = {*_REFUSALS, HTTPStatus.SERVICE_UNAVAILABLE, *statuses}
-    return {"opt": {_SCOPE: scope}, "responses": _responses(problems)}
+    return {"opt": {_SCOPE: scope}, "responses": _responses({*_ALWAYS, *statuses})}
 
 
 def public(*statuses: int) -> dict[str, Any]:

@@ -36,9 +36,9 @@ IfMatch = Annotated[
 ]
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="How many entries to return.")]
 Before = Annotated[int | None, QueryParameter(ge=1, le=2**53, description="Only entries with a lower id.")]
-_CREATE = needs("admin", 400, 404, 409, 413, 422)
-_REPLACE = {"operation_class": ConditionalOperation, **needs("admin", 400, 404, 409, 412, 413, 422, 428)}
-_MOVE = {"operation_class": ConditionalOperation, **needs("admin", 400, 404, 409, 412, 422, 428)}
+_CREATE = needs("admin", 404, 409, 413, 422)
+_REPLACE = {"operation_class": ConditionalOperation, **needs("admin", 404, 409, 412, 413, 422, 428)}
+_MOVE = {"operation_class": ConditionalOperation, **needs("admin", 404, 409, 412, 422, 428)}
 
 View = TypeVar("View", EndpointView, ExperimentView)
 Record = TypeVar("Record")
@@ -173,13 +173,13 @@ async def list_models(service: NamedDependency[Service]) -> list[ModelView]:
     ]
 
 
-@get("/v1/models/{reference:str}", tags=["models"], **needs("read", 400, 404, 422))
+@get("/v1/models/{reference:str}", tags=["models"], **needs("read", 404, 422))
 async def read_model(reference: FromPath[str], service: NamedDependency[Service]) -> Manifest:
     """Return the manifest of `name@version`: signature, metrics, datasets, parity and digests."""
     return await asyncio.to_thread(service.registry.manifest, ModelReference.parse(reference))
 
 
-@get("/v1/audit", tags=["audit"], **needs("admin", 400))
+@get("/v1/audit", tags=["audit"], **needs("admin"))
 async def read_audit(service: NamedDependency[Service], limit: Limit = 100, before: Before = None) -> list[AuditView]:
     """List who changed what, newest first; the next page is `before` the last entry's id."""
     return [audit_view(record) for record in await asyncio.to_thread(service.audit.page, limit, before)]

@@ -45,7 +45,7 @@ def data_plane(service: Service) -> list[HTTPRouteHandler]:
         status_code=HTTP_200_OK,
         operation_class=PredictOperation,
         tags=["predict"],
-        **needs("predict", 400, 404, 409, 413, 500),
+        **needs("predict", 404, 409, 413, 500),
         summary="Predict, and record which model version did and with which probability it was chosen",
     )
     async def predict(endpoint: FromPath[str], request: Request[Any, Any, State]) -> Response[bytes]:
@@ -61,7 +61,7 @@ def data_plane(service: Service) -> list[HTTPRouteHandler]:
         status_code=HTTP_200_OK,
         operation_class=OutcomesOperation,
         tags=["outcomes"],
-        **needs("outcome", 400, 413),
+        **needs("outcome", 413),
         summary="Post what came of decisions: one outcome or a list",
     )
     async def post_outcomes(request: Request[Any, Any, State]) -> Response[bytes]:
@@ -73,7 +73,7 @@ def data_plane(service: Service) -> list[HTTPRouteHandler]:
             content = _encode(ReceiptView(*await service.outcomes.record_one(body)))
         return Response(content, media_type=MediaType.JSON)
 
-    @get("/v1/decisions/{decision_id:str}", tags=["decisions"], **needs("read", 400, 404))
+    @get("/v1/decisions/{decision_id:str}", tags=["decisions"], **needs("read", 404))
     async def read_decision(decision_id: FromPath[str]) -> DecisionView:
         """Return what was decided and what came of it."""
         raw, _ = service.signer.parse(decision_id)
