@@ -89,6 +89,7 @@ def _content(summary: Summary, failures: list[Failure]) -> dict[str, Any]:
         "waiting": summary.waiting,
         "out_of_range": summary.out_of_range,
         "unlike_first": summary.unlike_first,
+        "older": summary.older,
         "seconds": round(summary.seconds, 3),
     }
 
@@ -103,6 +104,7 @@ def _print(console: Console, summary: Summary, printed: int) -> None:
         "outcomes that wait for their decision, which another router has yet to hand in": summary.waiting,
         "outcomes that came early, for an item that their decision does not have": summary.out_of_range,
         "sticky decisions made while their unit's first assignment could not be read": summary.unlike_first,
+        "statistics of decisions older than any that the ledger still has, which cannot be rebuilt": summary.older,
     }.items():
         if number:
             lines.append(f"{note}: {number:,}")

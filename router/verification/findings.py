@@ -41,6 +41,8 @@ class Summary(NamedTuple):
     unlike_first: int
     """Decisions of sticky experiments drawn in another epoch than their unit's first assignment: that could not be read
     while the database was away."""
+    older: int
+    """Statistics of decisions older than any that the ledger still has; they cannot be rebuilt."""
     seconds: float
 
 
@@ -60,6 +62,7 @@ class Findings:
         self.waiting = 0
         self.out_of_range = 0
         self.unlike_first = 0
+        self.older = 0
 
     def fail(self, table: str, subject: str, what: str, expected: object, found: object) -> None:
         """Note a failure."""
@@ -94,6 +97,7 @@ class Findings:
             waiting=self.waiting,
             out_of_range=self.out_of_range,
             unlike_first=self.unlike_first,
+            older=self.older,
             seconds=seconds,
         )
 

@@ -261,7 +261,7 @@ def test_an_altered_statistic_is_reported(ledger: Engine, changes: Row) -> None:
     )
 
 
-@pytest.mark.parametrize("changes", [{"metric": "other"}, {"arm": 77}, {"minute": 5}, {"experiment_id": 50}])
+@pytest.mark.parametrize("changes", [{"metric": "other"}, {"arm": 77}, {"minute": 99_999_999}, {"experiment_id": 50}])
 def test_a_statistic_under_another_name_is_missed_there_and_unfounded_here(ledger: Engine, changes: Row) -> None:
     row = rows_of(ledger, schema.statistics)[0]
     alter(ledger, schema.statistics, row, **changes)
@@ -277,6 +277,18 @@ def test_shards_are_added_up_and_zeros_say_nothing(ledger: Engine) -> None:
     assert failures(ledger) == []
     remove(ledger, schema.statistics, row)
     assert len(failures(ledger)) == 1
+
+
+def test_statistics_of_a_month_that_was_dropped_are_noted(ledger: Engine) -> None:
+    row = rows_of(ledger, schema.statistics)[0]
+    add(ledger, schema.statistics, {**row, "minute": row["minute"] - 50_000})
+    summary = verify(ledger, SIGNER)
+    assert (summary.failures, summary.older) == (0, 1)
+    for table in (schema.outcomes, schema.decisions):
+        with ledger.begin() as connection:
+            connection.execute(delete(table))
+    summary = verify(ledger, SIGNER)
+    assert (summary.failures, summary.older) == (0, len(rows_of(ledger, schema.statistics)))
 
 
 def swapped(runs: str) -> str:
