@@ -24,6 +24,7 @@ from orchestration.endpoints.flight_delay import ENDPOINT
 from orchestration.errors import OrchestrationError
 from orchestration.lake import Lake
 from orchestration.ledger import Ledger
+from orchestration.logs import finding
 from orchestration.processes import child
 from orchestration.replay import Replayed, Request, replay
 from orchestration.staleness import Progress as Made
@@ -76,6 +77,7 @@ def _show_result(
     with console.status("exporting the ledger to the lake"):
         _export(settings, definitions, instance)
     _print_counts(replayed)
+    console.print(f"{finding(Ledger(settings).verify())}; again with: turnout verify-log\n", markup=False)
     click.get_current_context().invoke(report, name=experiment, source=str(settings.lake))
 
 
@@ -193,7 +195,7 @@ def _print_counts(replayed: Replayed) -> None:
     console.print(
         f"\n{replayed.requests:,} flights replayed, {replayed.decisions:,} decisions"
         f"\n{replayed.labels:,} flights have a label, {replayed.sent_twice:,} of these labels were sent twice: "
-        f"{replayed.accepted:,} accepted, {replayed.duplicate:,} duplicates, {replayed.rejected:,} rejected\n"
+        f"{replayed.accepted:,} accepted, {replayed.duplicate:,} duplicates, {replayed.rejected:,} rejected"
     )
 
 

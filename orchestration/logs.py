@@ -73,7 +73,7 @@ def decisions_can_be_proved(ledger: dg.ResourceParam[Ledger]) -> dg.AssetCheckRe
     return dg.AssetCheckResult(
         passed=found.failures == 0,
         severity=dg.AssetCheckSeverity.ERROR,
-        description=_finding(found),
+        description=finding(found),
         metadata={
             "failures": found.failures,
             "first_failures": dg.MetadataValue.md("\n".join(f"- `{failure}`" for failure in found.first[:_SHOWN])),
@@ -85,10 +85,11 @@ def decisions_can_be_proved(ledger: dg.ResourceParam[Ledger]) -> dg.AssetCheckRe
     )
 
 
-def _finding(found: Summary) -> str:
+def finding(found: Summary) -> str:
+    """What a verification found, in a sentence."""
     decisions = found.checked.get("decisions", 0)
     if not found.failures:
-        return f"{decisions:,} decisions re-derived"
+        return f"{decisions:,} decisions re-derived, each as it was logged"
     return f"{found.failures:,} failures among {decisions:,} decisions and what follows from them; {found.first[0]}"
 
 

@@ -35,6 +35,7 @@ def test_demo_runs_the_whole_loop_and_then_retrains_nothing(tmp_path: Path) -> N
     first, second = demo(tmp_path, port), demo(tmp_path, port)
     assert "materialized 39 stale assets" in first
     assert "600 flights replayed, 600 decisions" in first
+    assert "600 decisions re-derived, each as it was logged" in first
     assert "boosting-vs-logistic on endpoint flight-delay" in first
     assert "everything is up to date: nothing to train" in second
     assert "600 flights replayed, 600 decisions" in second
