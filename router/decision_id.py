@@ -15,6 +15,10 @@ NO_EXPERIMENT = 0
 FORCED = 0
 """The epoch of decisions whose arm the client named: it was not drawn, so it counts nowhere."""
 
+_NOT_OURS = (
+    "its signature is not ours; send the id exactly as predict returned it, or put the secret that signed it back into "
+    "TURNOUT_SECRET if that was rotated too early"
+)
 _VERSION = 1
 _MAC_SIZE = 8
 _BODY_SIZE = SIZE - _MAC_SIZE
@@ -82,7 +86,7 @@ class Signer:
         if version != _VERSION:
             raise InvalidDecisionId(text, f"it has version {version}; this router writes version {_VERSION}")
         if not self.signed(raw):
-            raise InvalidDecisionId(text, "its signature is not ours; send the id exactly as predict returned it")
+            raise InvalidDecisionId(text, _NOT_OURS)
         return raw, unpack(raw)
 
     def signed(self, raw: bytes) -> bool:

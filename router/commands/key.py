@@ -3,13 +3,15 @@
 import getpass
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import click
 
 from router.commands.output import json_option, print_json, print_rows
 from router.keys import SCOPES, ApiKey, Scope, new_key
-from router.ledger.database import open_database, upgrade
+from router.ledger.database import upgraded
 from router.ledger.keys import KeyTables
 from router.settings import load
 
@@ -50,10 +52,10 @@ def _checked_rate(_: click.Context, __: click.Parameter, rate: float | None) -> 
 )
 def create_key(name: str, scopes: tuple[Scope, ...], rate: float | None) -> None:
     """Make a key and print it, once: the ledger keeps only its hash."""
-    tables = _tables()
-    is_first = not tables.read_all()
     made, text = new_key(name, frozenset(scopes), rate, _now_ms())
-    tables.create(made, actor=_actor())
+    with _tables() as tables:
+        is_first = not tables.read_all()
+        tables.create(made, actor=_actor())
     click.echo(f"Key {made.id} ({made.name}) allows {_scopes(made)}. This is the only time it is shown:", err=True)
     click.echo(text)
     if is_first:
@@ -64,7 +66,8 @@ def create_key(name: str, scopes: tuple[Scope, ...], rate: float | None) -> None
 @json_option
 def list_keys(*, as_json: bool) -> None:
     """List the keys that were ever made, oldest first."""
-    keys = _tables().read_all()
+    with _tables() as tables:
+        keys = tables.read_all()
     if as_json:
         print_json([_published(each) for each in keys])
     else:
@@ -76,17 +79,18 @@ def list_keys(*, as_json: bool) -> None:
 @click.argument("key_id", metavar="ID")
 def revoke_key(key_id: str) -> None:
     """Revoke a key for good; every router refuses it within a second."""
-    before = _tables().revoke(key_id, _now_ms(), actor=_actor())
+    with _tables() as tables:
+        before = tables.revoke(key_id, _now_ms(), actor=_actor())
     if before.revoked_ms is not None:
         click.echo(f"key {before.id} ({before.name}) was revoked already, at {_time(before.revoked_ms)}")
     else:
         click.echo(f"key {before.id} ({before.name}) is revoked; routers refuse it within a second")
 
 
-def _tables() -> KeyTables:
-    engine = open_database(load().database)
-    upgrade(engine)
-    return KeyTables(engine)
+@contextmanager
+def _tables() -> Iterator[KeyTables]:
+    with upgraded(load().database) as engine:
+        yield KeyTables(engine)
 
 
 def _actor() -> str:

@@ -11,7 +11,7 @@ import click
 
 from router.errors import CannotStart
 from router.keys import Keyring
-from router.ledger.database import open_database, shown, upgrade
+from router.ledger.database import shown, upgraded
 from router.ledger.keys import KeyTables
 from router.settings import Settings, load
 
@@ -41,10 +41,8 @@ def _as_variables(options: Mapping[str, str | int | Path | None]) -> dict[str, s
 
 
 def _require_key(settings: Settings) -> None:
-    engine = open_database(settings.database)
-    upgrade(engine)
-    usable = Keyring(KeyTables(engine).read_all()).has_usable_key
-    engine.dispose()
+    with upgraded(settings.database) as engine:
+        usable = Keyring(KeyTables(engine).read_all()).has_usable_key
     if not usable:
         raise CannotStart(
             f"host {settings.host!r} is reachable from other machines, but this router has no API key; make one with "
@@ -83,7 +81,9 @@ def _run(settings: Settings, listener: socket.socket, workers: int) -> None:
 
     from router.http.app import create_app
 
-    upgrade(open_database(settings.database))
+    with upgraded(settings.database):
+        # Once, before several workers would try to.
+        pass
     host, port = listener.getsockname()[:2]
     config = uvicorn.Config(
         create_app(settings) if workers == 1 else "router.http.app:create_app",

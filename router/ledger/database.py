@@ -74,6 +74,17 @@ def open_database(url: str) -> Engine:
     return engine
 
 
+@contextmanager
+def upgraded(url: str) -> Iterator[Engine]:
+    """Open the ledger, its tables up to date, for as long as the block lasts."""
+    engine = open_database(url)
+    try:
+        upgrade(engine)
+        yield engine
+    finally:
+        engine.dispose()
+
+
 def shown(url: str | URL) -> str:
     """Return a database address as people may see it, without its password."""
     parsed = make_url(url)

@@ -1,9 +1,11 @@
 """Keys in the ledgers of tests."""
 
+from contextlib import nullcontext
+
 from sqlalchemy import Engine
 
 from router.keys import Scope, new_key
-from router.ledger.database import open_database, upgrade
+from router.ledger.database import upgraded
 from router.ledger.keys import KeyTables
 
 
@@ -11,12 +13,9 @@ def make_key(
     database: str | Engine, *scopes: Scope, name: str = "test", rate: float | None = None, now_ms: int = 1
 ) -> tuple[str, str]:
     """Store a key and return its id and text."""
-    engine = open_database(database) if isinstance(database, str) else database
-    upgrade(engine)
     key, text = new_key(name, frozenset(scopes), rate, now_ms)
-    KeyTables(engine).create(key, actor="a test")
-    if isinstance(database, str):
-        engine.dispose()
+    with upgraded(database) if isinstance(database, str) else nullcontext(database) as engine:
+        KeyTables(engine).create(key, actor="a test")
     return key.id, text
 
 

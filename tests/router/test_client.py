@@ -5,8 +5,10 @@ import pytest
 
 from models.registry import Registry
 from router.client import ApiError, AsyncTurnout, Turnout
+from router.errors import InvalidKey
 from router.settings import Settings
 from tests.router.documents import INPUTS, experiment
+from tests.router.keyrings import make_key
 from tests.router.servers import serving
 
 
@@ -57,6 +59,33 @@ def test_async_client_predicts_and_posts(url: str) -> None:
             return receipts["accepted"], len(decision["predictions"])
 
     assert asyncio.run(go()) == (20, 2)
+
+
+def test_both_clients_show_their_key(settings: Settings, registry: Registry) -> None:
+    assert registry.names()
+    _, text = make_key(settings.database, "admin")
+    with serving(settings) as url:
+        with Turnout(url, api_key=text) as client:
+            client.create_endpoint({"name": "delay", "champion": "sum@1"})
+            assert [each["subject"] for each in client.audit(limit=1)] == ["endpoint delay"]
+            assert client.audit(before=1) == []
+        with Turnout(url) as client, pytest.raises(ApiError, match="401: this router needs an API key"):
+            client.endpoints()
+
+        async def predict(api_key: str | None) -> int:
+            async with AsyncTurnout(url, api_key=api_key) as client:
+                return len(await client.predict("delay", unit="u", inputs=INPUTS))
+
+        assert asyncio.run(predict(text)) > 0
+        with pytest.raises(ApiError, match="401"):
+            asyncio.run(predict(None))
+
+
+@pytest.mark.parametrize("api_key", ["tk_a_b\nX-Other: header", "tk_a_\x00", "tk_a_é"])
+def test_a_key_that_no_header_can_carry_is_refused_and_not_repeated(api_key: str) -> None:
+    with pytest.raises(InvalidKey) as caught:
+        Turnout(api_key=api_key)
+    assert "tk_a" not in str(caught.value)
 
 
 def test_an_error_carries_the_problem(url: str) -> None:

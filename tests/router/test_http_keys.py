@@ -13,7 +13,7 @@ from models.registry import Registry
 from router.http.access import check_scopes
 from router.http.app import application
 from router.keys import SCOPES, Scope
-from router.ledger.database import open_database
+from router.ledger.database import upgraded
 from router.ledger.keys import KeyTables
 from router.service import Service
 from router.settings import Settings
@@ -204,9 +204,8 @@ def test_the_first_key_locks_a_running_router_and_revoking_it_does_not_open_it(
     key_id, text = make_key(settings.database, "admin")
     eventually(client, 401, {})
     assert client.get("/v1/endpoints", headers=bearer(text)).status_code == 200
-    engine = open_database(settings.database)
-    KeyTables(engine).revoke(key_id, 5, actor="a test")
-    engine.dispose()
+    with upgraded(settings.database) as engine:
+        KeyTables(engine).revoke(key_id, 5, actor="a test")
     refused = eventually(client, 401, bearer(text)).json()
     assert refused["code"] == "revoked-key"
     assert client.get("/v1/endpoints").status_code == 401
