@@ -60,6 +60,9 @@ class Proxy:
             except OSError:
                 _shut(client)
                 continue
+            for each in (client, server):
+                # As both ends have it; small messages would wait for each other.
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._sockets += [client, server]
             for source, sink in ((client, server), (server, client)):
                 threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()

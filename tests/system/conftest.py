@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,12 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from models import publish
 from router.client import Turnout
+from tests.databases import BACKENDS
+from tests.system.forks import Forks
+from tests.system.forks import forks as fork_from
 from tests.system.processes import Router, router
+from tests.system.sites import Site
+from tests.system.sites import site as new_site
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +60,26 @@ def running(tmp_path: Path, registry: Path) -> Iterator[Router]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """A quick way to start routers."""
+    with fork_from(tmp_path_factory.mktemp("forks")) as started:
+        yield started
+
+
+@pytest.fixture(params=BACKENDS)
+def site(request: pytest.FixtureRequest, tmp_path: Path, registry: Path, forks: Forks) -> Iterator[Site]:
+    """An empty ledger in SQLite, then in PostgreSQL."""
+    with new_site(request.param, tmp_path, registry, forks) as made:
+        yield made
+
+
+@pytest.fixture
+def tally(record_property: Callable[[str, object], None]) -> Callable[[object], None]:
+    """Put a line into the summary that ends the test run."""
+    return lambda line: record_property("tally", str(line))
+
+
 def create_experiment(url: str) -> None:
     """Create endpoint `delay` and start experiment `four`."""
     names = ("logistic", "bayes", "boosting", "forest")
@@ -75,6 +100,7 @@ def create_experiment(url: str) -> None:
                         "direction": "decrease",
                         "role": "primary",
                     },
+                    {"name": "fee", "kind": "numeric", "direction": "decrease"},
                 ],
             }
         )

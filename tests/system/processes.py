@@ -6,33 +6,62 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import httpx
+
+
+class Process(Protocol):
+    """What tests do with a process, however it was started."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, sig: int, /) -> None: ...
+
+
+class Launch(Protocol):
+    """A way to start `turnout` with arguments, in an environment, its output going to the end of a file."""
+
+    def __call__(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> Process: ...
+
+
+def launch_command(arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> Process:
+    """Start the command as a person does."""
+    with log.open("ab") as output:
+        command = [sys.executable, "-m", "router", *arguments]
+        return subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
 
 
 class Router:
     """A `turnout serve` process over a state folder."""
 
-    def __init__(self, state: Path, registry: Path, *options: str) -> None:
-        self.port = free_port()
+    def __init__(
+        self,
+        state: Path,
+        registry: Path,
+        *options: str,
+        database: str | None = None,
+        port: int | None = None,
+        settings: Mapping[str, str] | None = None,
+        launch: Launch = launch_command,
+    ) -> None:
+        self.port = free_port() if port is None else port
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = state / "router.log"
         self.environment = {
             **os.environ,
-            "TURNOUT_DATABASE": f"sqlite:///{state}/ledger.db",
+            "TURNOUT_DATABASE": database or f"sqlite:///{state}/ledger.db",
+            "TURNOUT_SPOOL": f"{state}/spool",
             "TURNOUT_REGISTRY": str(registry),
             "TURNOUT_PORT": str(self.port),
+            **(settings or {}),
         }
-        with self.log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "router", "serve", *options],
-                env=self.environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
+        self.process = launch(["serve", *options], self.environment, self.log)
 
     def wait_until_ready(self, seconds: float = 30.0) -> None:
         """Return once it answers that it is ready; fail with its output otherwise."""
@@ -46,6 +75,11 @@ class Router:
             time.sleep(0.05)
         raise AssertionError(f"the router is not ready:\n{self.log.read_text()}")
 
+    def health(self) -> str:
+        """Return its status: `ready`, `degraded` or `unavailable`."""
+        status: str = httpx.get(f"{self.url}/health/ready").json()["status"]
+        return status
+
     def kill(self) -> None:
         """End it at once, as `kill -9` does."""
         self.process.send_signal(signal.SIGKILL)
@@ -55,7 +89,11 @@ class Router:
         """End it in good order and return its exit status."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
+        try:
+            return self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
 
 
 @contextmanager
