@@ -12,6 +12,7 @@ _OWN = [
         "serve": "serve",
         "endpoint": "control",
         "experiment": "control",
+        "audit": "control",
         "model": "model",
         "key": "key",
         "db": "db",

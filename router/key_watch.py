@@ -5,8 +5,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-from sqlalchemy import Engine
-
 from router.errors import LedgerUnavailable
 from router.gate import Gate
 from router.keys import Keyring
@@ -25,10 +23,10 @@ _logger = logging.getLogger(__name__)
 class KeyWatch:
     """Follows the keys between `start` and `stop`; while the database is away the last ones stay in force."""
 
-    def __init__(self, engine: Engine, clock: Callable[[], int]) -> None:
+    def __init__(self, control: ControlTables, tables: KeyTables, clock: Callable[[], int]) -> None:
         self.gate = Gate(seconds=time.monotonic, clock=clock)
-        self._control = ControlTables(engine)
-        self._tables = KeyTables(engine)
+        self._control = control
+        self._tables = tables
         self._version = -1
         self._used: dict[str, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -51,6 +49,8 @@ class KeyWatch:
             await self._record()
         except LedgerUnavailable as error:
             _logger.warning("the last uses of API keys are not recorded: %s", error)
+        except Exception:
+            _logger.exception("the last uses of API keys are not recorded")
 
     async def _read(self) -> None:
         version = await asyncio.to_thread(self._control.version)

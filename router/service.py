@@ -16,6 +16,7 @@ from router.ledger.batch import BatchWriter
 from router.ledger.control import ControlTables
 from router.ledger.database import open_database, upgrade
 from router.ledger.failover import Failover, LedgerState
+from router.ledger.keys import KeyTables
 from router.ledger.partitions import ensure_partitions
 from router.ledger.reading import DecisionTables
 from router.ledger.writer import LedgerWriter
@@ -78,7 +79,7 @@ class Service:
         self.decisions = DecisionTables(engine)
         self.control = Control(tables, self.registry, clock)
         self.audit = AuditTables(engine)
-        self.keys = KeyWatch(engine, clock)
+        self.keys = KeyWatch(tables, KeyTables(engine), clock)
         self._store = Failover(engine, BatchWriter(clock), settings.spool, max_spool_bytes=settings.spool_max_bytes)
         self._writer = LedgerWriter(
             self._store,

@@ -1,4 +1,4 @@
-"""`turnout endpoint` and `turnout experiment`: the control calls of a running router."""
+"""`turnout endpoint`, `experiment` and `audit`: the control calls of a running router."""
 
 from collections.abc import Callable
 from typing import IO, Any
@@ -95,6 +95,20 @@ _moving("start", "Start a draft: it takes units from now on.")
 _moving("pause", "Stop taking units; the champion serves them.")
 _moving("resume", "Take units again; every unit gets the arm that it had.")
 _moving("conclude", "End an experiment for good; late outcomes still count.")
+
+
+@click.command()
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many entries.")
+@click.option("--before", type=int, metavar="ID", help="Only entries with a lower id.")
+@url_option
+@json_option
+def audit(limit: int, before: int | None, url: str, *, as_json: bool) -> None:
+    """List who changed what, newest first; --json has the documents before and after."""
+    with _connect(url) as router:
+        entries = router.audit(limit, before)
+    names = ("id", "at", "actor", "action", "subject")
+    rows = entries if as_json else [{name: entry[name] for name in names} for entry in entries]
+    print_rows(rows, as_json=as_json, empty="nothing was changed yet")
 
 
 def _connect(url: str) -> Turnout:

@@ -146,7 +146,13 @@ def test_the_audit_log_names_who_sat_at_the_terminal(
 def test_other_commands_show_the_key_of_the_settings(settings: Settings, registry: Registry) -> None:
     assert registry.names()
     _, text = make_key(settings.database, "read")
+    _, admin = make_key(settings.database, "admin")
     with serving(settings) as address:
+        audit = turnout(settings.database, "audit", "--limit", "1", "--url", address, TURNOUT_API_KEY=admin)
+        assert f"key {admin.split('_')[1]}" in audit.stdout
+        assert "a test" in audit.stdout
+        older = turnout(settings.database, "audit", "--before", "2", "--json", "--url", address, TURNOUT_API_KEY=admin)
+        assert [entry["after"]["scopes"] for entry in json.loads(older.stdout)] == [["read"]]
         call = ("endpoint", "list", "--url", address)
         assert "no endpoints yet" in turnout(settings.database, *call, TURNOUT_API_KEY=f"{text}\n").stdout
         without = turnout(settings.database, *call)

@@ -9,6 +9,7 @@ from sqlalchemy import Engine, text
 import router.key_watch
 from router.errors import InvalidKey, KeyRequired, LedgerUnavailable, RevokedKey
 from router.key_watch import KeyWatch
+from router.ledger.control import ControlTables
 from router.ledger.database import open_database, upgrade
 from router.ledger.keys import KeyTables
 from tests.router.keyrings import make_key
@@ -18,6 +19,10 @@ from tests.router.keyrings import make_key
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(router.key_watch, "READ_S", 0.02)
     monkeypatch.setattr(router.key_watch, "RECORD_S", 0.02)
+
+
+def watching(engine: Engine, clock: Callable[[], int]) -> KeyWatch:
+    return KeyWatch(ControlTables(engine), KeyTables(engine), clock)
 
 
 def refuses(watch: KeyWatch, shown: str | None, error: type[Exception]) -> Callable[[], bool]:
@@ -47,7 +52,7 @@ def rename(engine: Engine, *names: tuple[str, str]) -> None:
 
 def test_every_replica_hears_of_a_key_and_of_its_end(engine: Engine) -> None:
     async def go() -> None:
-        replicas = [KeyWatch(engine, lambda: 7) for _ in range(2)]
+        replicas = [watching(engine, lambda: 7) for _ in range(2)]
         for each in replicas:
             await each.start()
             each.gate.admit(None, "admin")
@@ -72,7 +77,7 @@ def test_uses_are_recorded_while_running_and_at_the_end(engine: Engine) -> None:
 
     async def go() -> None:
         nonlocal now_ms
-        watch = KeyWatch(engine, lambda: now_ms)
+        watch = watching(engine, lambda: now_ms)
         await watch.start()
         watch.gate.admit(shown, "read")
         await until(lambda: recorded() == 1000)
@@ -89,7 +94,7 @@ def test_keys_stay_in_force_while_the_database_is_away(engine: Engine) -> None:
     away = [("control_version", "away_version"), ("api_keys", "away_keys")]
 
     async def go() -> None:
-        watch = KeyWatch(engine, lambda: 3000)
+        watch = watching(engine, lambda: 3000)
         await watch.start()
         rename(engine, *away)
         for _ in range(20):
@@ -106,13 +111,27 @@ def test_keys_stay_in_force_while_the_database_is_away(engine: Engine) -> None:
     asyncio.run(go())
 
 
+def test_stopping_outlives_a_table_that_is_gone(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    _, shown = make_key(engine, "read")
+
+    async def go() -> None:
+        watch = watching(engine, lambda: 3000)
+        await watch.start()
+        watch.gate.admit(shown, "read")
+        rename(engine, ("api_keys", "away_keys"))
+        await watch.stop()
+
+    asyncio.run(go())
+    assert "the last uses of API keys are not recorded" in caplog.text
+
+
 def test_stopping_while_the_database_is_away_says_what_is_lost(
     sqlite_engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, shown = make_key(sqlite_engine, "read")
 
     async def go() -> None:
-        watch = KeyWatch(sqlite_engine, lambda: 3000)
+        watch = watching(sqlite_engine, lambda: 3000)
         await watch.start()
         rename(sqlite_engine, ("api_keys", "away_keys"))
         watch.gate.admit(shown, "read")
@@ -128,7 +147,7 @@ def test_a_start_without_the_keys_fails_instead_of_opening(tmp_path: Path) -> No
     engine = open_database(f"sqlite:///{tmp_path}/ledger.db")
     upgrade(engine)
     rename(engine, ("api_keys", "away_keys"))
-    watch = KeyWatch(engine, lambda: 1)
+    watch = watching(engine, lambda: 1)
     with pytest.raises(LedgerUnavailable):
         asyncio.run(watch.start())
     with pytest.raises(LedgerUnavailable):
