@@ -106,9 +106,9 @@ def audit(limit: int, before: int | None, url: str, *, as_json: bool) -> None:
     """List who changed what, newest first; --json has the documents before and after."""
     with _connect(url) as router:
         entries = router.audit(limit, before)
-    names = ("id", "at", "actor", "action", "subject")
-    rows = entries if as_json else [{name: entry[name] for name in names} for entry in entries]
-    print_rows(rows, as_json=as_json, empty="nothing was changed yet")
+    names = ("actor", "action", "subject")
+    rows = [{"id": each["id"], "at": f"{each['at'][:19]}Z", **{name: each[name] for name in names}} for each in entries]
+    print_rows(entries if as_json else rows, as_json=as_json, empty="nothing was changed yet")
 
 
 def _connect(url: str) -> Turnout:

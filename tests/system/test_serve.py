@@ -60,7 +60,10 @@ def test_serve_refuses_other_machines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--database", "sqlite:////proc/nowhere/ledger.db"], "cannot open the ledger /proc/nowhere/ledger.db"),
+        (
+            ["--database", "sqlite:////proc/nowhere/ledger.db"],
+            "cannot open the ledger sqlite:////proc/nowhere/ledger.db",
+        ),
         (["--database", "mysql://x"], "setting TURNOUT_DATABASE is wrong"),
         (["--port", "99999"], "setting TURNOUT_PORT is wrong"),
     ],
@@ -135,4 +138,4 @@ def test_model_commands_read_the_registry(registry: Path) -> None:
 def test_db_upgrade_makes_the_ledger(tmp_path: Path) -> None:
     environment = {**os.environ, "TURNOUT_DATABASE": f"sqlite:///{tmp_path}/new/ledger.db"}
     assert "(was empty)" in turnout("db", "upgrade", environment=environment).stdout
-    assert "(was 0001)" in turnout("db", "upgrade", environment=environment).stdout
+    assert "(was 0002)" in turnout("db", "upgrade", environment=environment).stdout
