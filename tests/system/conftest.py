@@ -1,4 +1,5 @@
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from models import publish
-from router.client import Turnout
-from tests.databases import BACKENDS
+from router.client import ApiError, Turnout
+from tests.clusters import Cluster
+from tests.clusters import cluster as new_cluster
+from tests.clusters import problem as cluster_problem
+from tests.databases import BACKENDS, require
 from tests.system.forks import Forks
 from tests.system.forks import forks as fork_from
 from tests.system.processes import Router, router
@@ -74,10 +78,54 @@ def site(request: pytest.FixtureRequest, tmp_path: Path, registry: Path, forks: 
         yield made
 
 
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A PostgreSQL server that may be stopped."""
+    require("postgresql", cluster_problem())
+    with new_cluster() as started:
+        yield started
+
+
+@pytest.fixture
+def own_site(cluster: Cluster, tmp_path: Path, registry: Path, forks: Forks) -> Iterator[Site]:
+    """An empty ledger in that server."""
+    made = Site(cluster.create_database(), tmp_path, registry, forks)
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
 @pytest.fixture
 def tally(record_property: Callable[[str, object], None]) -> Callable[[object], None]:
     """Put a line into the summary that ends the test run."""
     return lambda line: record_property("tally", str(line))
+
+
+def create_experiment_on(routers: Sequence[Router]) -> None:
+    """Create the experiment through the first router, and return when the others know it as well."""
+    create_experiment(routers[0].url)
+    for other in routers[1:]:
+        with Turnout(other.url) as client:
+            until(lambda: serves(client))
+
+
+def serves(client: Turnout) -> bool:
+    """Return whether a router decides within the experiment."""
+    try:
+        reply = client.predict("delay", unit="probe", inputs={"distance": 500.0, "hour": 17.0, "carrier": "B6"})
+    except ApiError:
+        return False
+    return bool(reply["experiment"] == "four")
+
+
+def until(condition: Callable[[], bool], seconds: float = 30.0) -> float:
+    """Wait for a condition and return how many seconds that took."""
+    began_s = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began_s < seconds, f"it did not happen in {seconds:g} s"
+        time.sleep(0.02)
+    return time.monotonic() - began_s
 
 
 def create_experiment(url: str) -> None:
