@@ -2,12 +2,13 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
 from router.ledger.folding import Folder
-from router.ledger.records import AssignmentRow, DecisionRow, Observation
+from router.ledger.records import AssignmentRow, DecisionRow, Observation, Receipt
 from router.ledger.writing import Claim, assign_first, claim_keys, insert_decisions, stored_decisions
 
 _logger = logging.getLogger(__name__)
@@ -62,13 +63,13 @@ class BatchWriter:
         decided = iter(_decide(connection, [job for job in jobs if isinstance(job, Decide)]))
         first = [job.row for job in jobs if isinstance(job, Assign)]
         assigned = iter(assign_first(connection, first) if first else ())
-        now_ms = self._clock()
+        observed = iter(self._observe(connection, jobs))
         return [
             next(decided)
             if isinstance(job, Decide)
             else next(assigned)
             if isinstance(job, Assign)
-            else self._folder.record(connection, job.rows, now_ms)
+            else list(islice(observed, len(job.rows)))
             for job in jobs
         ]
 
@@ -83,12 +84,14 @@ class BatchWriter:
             assign_first(connection, first)
         # After everything that may wait for another transaction's row: this one takes the lock of the outcomes.
         self._folder.settle(connection, {job.row.id for job in decisions})
-        now_ms = self._clock()
-        for job in jobs:
-            if isinstance(job, Observe):
-                for receipt in self._folder.record(connection, job.rows, now_ms):
-                    if receipt.status == "rejected":
-                        _logger.error("an outcome that was accepted while the database was away: %s", receipt.reason)
+        for receipt in self._observe(connection, jobs):
+            if receipt.status == "rejected":
+                _logger.error("an outcome that was accepted while the database was away: %s", receipt.reason)
+
+    def _observe(self, connection: Connection, jobs: Sequence[Job]) -> list[Receipt]:
+        """Record the outcomes of all jobs together: looking up what is known costs the same for one and for many."""
+        rows = [row for job in jobs if isinstance(job, Observe) for row in job.rows]
+        return self._folder.record(connection, rows, self._clock()) if rows else []
 
 
 def _decide(connection: Connection, jobs: Sequence[Decide]) -> list[DecisionRow]:

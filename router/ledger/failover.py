@@ -20,7 +20,13 @@ RETRY_S = 1.0
 ADOPT_S = 5.0
 """How often spools of processes that are gone are looked for."""
 
-_DRAINED_AT_ONCE = 256
+_DRAINED_AT_ONCE = 512
+
+_FEW = 64
+"""With so few jobs left in the spool, what arrives waits for their drain instead of going behind them."""
+
+_PATIENCE_S = 0.5
+"""How long it waits."""
 
 Result = TypeVar("Result")
 
@@ -83,7 +89,8 @@ class Failover:
         self._max_spool_bytes = max_spool_bytes
         self._spool = open_spool(folder, max_bytes=max_spool_bytes)
         self._problem: str | None = None
-        self._switching = threading.Lock()
+        self._switching = threading.Condition()
+        self._handing_back = False
         self._stopping = threading.Event()
         self._wake = threading.Event()
         self._drainer = threading.Thread(target=self._run, name="spool-drainer", daemon=True)
@@ -130,6 +137,8 @@ class Failover:
                         # One bad row must not fail its neighbours.
                         return [answer for job in jobs for answer in self.commit(session, [job])]
             with self._switching:
+                # Under load the spool would never be empty if everything new went there.
+                self._switching.wait_for(lambda: not self._handing_back, _PATIENCE_S)
                 if self._problem is not None:
                     return self._keep(jobs)
 
@@ -163,17 +172,28 @@ class Failover:
                 orphan.close()
 
     def _drain_until_back(self, session: Session) -> None:
-        while not self._stopping.is_set():
+        while not self._stopping.is_set() and self._problem is not None:
             session.run(lambda connection: connection.execute(text("select 1")))
+            self._drain(session, self._spool, down_to=_FEW)
+            self._hand_back(session)
+
+    def _hand_back(self, session: Session) -> None:
+        """Drain the rest while what arrives waits, and count the ledger as there if nothing came behind it."""
+        with self._switching:
+            self._handing_back = True
+        try:
             self._drain(session, self._spool)
+        finally:
             with self._switching:
+                self._handing_back = False
                 if not len(self._spool):
                     _logger.warning("the ledger is back and the spool is drained")
                     self._problem = None
-                    return
+                self._switching.notify_all()
 
-    def _drain(self, session: Session, spool: Spool) -> None:
-        while not self._stopping.is_set() and (entries := spool.first(_DRAINED_AT_ONCE)):
+    def _drain(self, session: Session, spool: Spool, down_to: int = 0) -> None:
+        while len(spool) > down_to and not self._stopping.is_set():
+            entries = spool.first(_DRAINED_AT_ONCE)
             try:
                 self._move(session, entries)
             except Exception as error:
