@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench lock clean
+.PHONY: demo test lint bench bench-ledger bench-verify bench-reweighting lock clean
 
 # uv comes from the lock too, hash-checked by pip, and then installs the rest in seconds instead of minutes.
 $(VENV)/ready: requirements.lock pyproject.toml
@@ -29,6 +29,9 @@ lint: $(VENV)/ready
 
 bench: $(VENV)/ready
 	$(BIN)/python -m bench.predict
+
+bench-ledger bench-verify bench-reweighting: bench-%: $(VENV)/ready
+	$(BIN)/python -m bench.$*
 
 lock: $(VENV)/ready
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes \
