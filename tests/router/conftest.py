@@ -15,6 +15,7 @@ from router.service import Service
 from router.settings import Settings
 from tests.databases import BACKENDS, database
 from tests.router.ledgers import store_experiment
+from tests.router.logged import filled_ledger, restored
 from tests.router.small_models import add_model, load_small
 
 # A machine that is busy with other tests is slow, not wrong.
@@ -73,3 +74,17 @@ def client(settings: Settings, registry: Registry) -> Iterator[TestClient[Litest
         created = client.post("/v1/endpoints", json={"name": "delay", "champion": "sum@1", "timeout_ms": 50})
         assert created.status_code == 201, created.text
         yield client
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """A ledger that a router filled with decisions of every kind, in either database."""
+    with filled_ledger(request.param, tmp_path_factory.mktemp("filled")) as engine:
+        yield engine
+
+
+@pytest.fixture
+def ledger(filled: Engine) -> Iterator[Engine]:
+    """The same, as it was again after the test has altered it."""
+    with restored(filled):
+        yield filled

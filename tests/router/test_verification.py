@@ -1,6 +1,6 @@
 """One thing is altered in a ledger that a router made, and exactly that is reported."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,8 +12,7 @@ from router.decision_id import FORCED, Signer, encode
 from router.errors import UnknownExperiment
 from router.ledger import schema
 from router.verification import Failure, verify
-from tests.databases import BACKENDS
-from tests.router.logged import SECRET, UNITS, filled_ledger, restored, rows_of
+from tests.router.logged import SECRET, UNITS, rows_of
 
 SIGNER = Signer([SECRET])
 Row = dict[str, Any]
@@ -26,18 +25,6 @@ KINDS: dict[str, Callable[[Row], bool]] = {
     "fallen back": lambda row: row["fallback"] is not None,
     "of the champion": lambda row: row["experiment_id"] is None,
 }
-
-
-@pytest.fixture(scope="module", params=BACKENDS)
-def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    with filled_ledger(request.param, tmp_path_factory.mktemp("filled")) as engine:
-        yield engine
-
-
-@pytest.fixture
-def ledger(filled: Engine) -> Iterator[Engine]:
-    with restored(filled):
-        yield filled
 
 
 def failures(engine: Engine, signer: Signer = SIGNER, experiment: str | None = None) -> list[Failure]:

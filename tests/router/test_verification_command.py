@@ -1,27 +1,12 @@
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine, text
 
 from router import cli
 from router.ledger.database import shown
-from tests.databases import BACKENDS
-from tests.router.logged import SECRET, UNITS, filled_ledger, restored
-
-
-@pytest.fixture(scope="module", params=BACKENDS)
-def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    with filled_ledger(request.param, tmp_path_factory.mktemp("filled")) as engine:
-        yield engine
-
-
-@pytest.fixture
-def ledger(filled: Engine) -> Iterator[Engine]:
-    with restored(filled):
-        yield filled
+from tests.router.logged import SECRET, UNITS
 
 
 def run(database: Engine | str, *options: str, secret: str | None = SECRET) -> Result:

@@ -19,24 +19,11 @@ from router.ledger.records import DecisionRow, Observation
 from router.ledger.writing import insert_decisions
 from router.verification import Failure, rows_to_check, verify
 from router.verification.ids import Said, nonces, unpack_all
-from tests.databases import BACKENDS
 from tests.router.ledgers import NOW_MS, decision, outcome
 from tests.router.ledgers import SIGNER as SMALL_SIGNER
 from tests.router.logged import SECRET, UNITS, filled_ledger, restored, rows_of
 
 SIGNER = Signer([SECRET])
-
-
-@pytest.fixture(scope="module", params=BACKENDS)
-def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    with filled_ledger(request.param, tmp_path_factory.mktemp("filled")) as engine:
-        yield engine
-
-
-@pytest.fixture
-def ledger(filled: Engine) -> Iterator[Engine]:
-    with restored(filled):
-        yield filled
 
 
 ids = st.builds(
