@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,9 @@ from router.ledger.spool import Entry, Spool, adopt_spools, open_spool
 
 RETRY_S = 1.0
 """How often an absent database is tried again."""
+
+LONGEST_PAUSE_S = 30.0
+"""How often a database is tried that goes away again as soon as it is back, such as one whose disk is full."""
 
 ADOPT_S = 5.0
 """How often spools of processes that are gone are looked for."""
@@ -89,6 +93,8 @@ class Failover:
         self._max_spool_bytes = max_spool_bytes
         self._spool = open_spool(folder, max_bytes=max_spool_bytes)
         self._problem: str | None = None
+        self._back_s = -LONGEST_PAUSE_S
+        self._pause_s = RETRY_S
         self._switching = threading.Condition()
         self._handing_back = False
         self._stopping = threading.Event()
@@ -118,6 +124,8 @@ class Failover:
         """Count the ledger as away until the spool has drained into it."""
         with self._switching:
             if self._problem is None:
+                relapsed = time.monotonic() - self._back_s < self._pause_s
+                self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S) if relapsed else RETRY_S
                 _logger.warning("the ledger is away (%s); decisions and outcomes go to %s", problem, self._spool.path)
             self._problem = problem
         self._wake.set()
@@ -172,6 +180,7 @@ class Failover:
                 orphan.close()
 
     def _drain_until_back(self, session: Session) -> None:
+        self._stopping.wait(self._pause_s)
         while not self._stopping.is_set() and self._problem is not None:
             session.run(lambda connection: connection.execute(text("select 1")))
             self._drain(session, self._spool, down_to=_FEW)
@@ -188,7 +197,7 @@ class Failover:
                 self._handing_back = False
                 if not len(self._spool):
                     _logger.warning("the ledger is back and the spool is drained")
-                    self._problem = None
+                    self._problem, self._back_s = None, time.monotonic()
                 self._switching.notify_all()
 
     def _drain(self, session: Session, spool: Spool, down_to: int = 0) -> None:
