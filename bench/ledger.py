@@ -159,7 +159,7 @@ def _decision() -> DecisionRow:
 
 
 def _print_writers(found: dict[tuple[str, int, str], list[Measured]]) -> None:
-    columns = ("ledger", "clients", "commits", "decisions/s", "p50 ms", "p99 ms", "rows", f"{DURABLE} is")
+    columns = ("ledger", "clients", "commits", "per s", "p50 ms", "p99 ms", "rows", f"{DURABLE} is")
     table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
     for (backend, clients, variant), turns in sorted(found.items(), key=lambda each: each[0][:2]):
         middle, durable = _median(turns), _median(found[backend, clients, DURABLE])
