@@ -32,6 +32,9 @@ READ_ONLY = "read_only"
 ANSWER_S = 15.0
 """How long a server may take over a transaction of the control plane."""
 
+# What PostgreSQL says of a row that it will never take, such as one too large for an index.
+_TOO_MUCH = "54"
+
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 _POSTGRESQL_SESSION = {
@@ -139,6 +142,8 @@ def is_away(error: Exception) -> bool:
     """Return whether an error says that the database could not be reached, locked or written, whatever was asked."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
+    if str(getattr(getattr(error, "orig", None), "sqlstate", None)).startswith(_TOO_MUCH):
+        return False
     return isinstance(error, OperationalError | InterfaceError | PoolTimeout)
 
 

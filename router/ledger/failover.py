@@ -1,6 +1,7 @@
 """Where a batch goes: to the ledger, or to the spool while the ledger is away, which drains when it is back."""
 
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -95,6 +96,7 @@ class Failover:
         self._problem: str | None = None
         self._back_s = -LONGEST_PAUSE_S
         self._pause_s = RETRY_S
+        self._at_once = _DRAINED_AT_ONCE
         self._switching = threading.Condition()
         self._handing_back = False
         self._stopping = threading.Event()
@@ -160,9 +162,12 @@ class Failover:
         session = self.session()
         while not self._stopping.is_set():
             try:
-                self._drain_orphans(session)
                 if self._problem is not None:
                     self._drain_until_back(session)
+                self._drain_orphans(session)
+            except sqlite3.Error as error:
+                _logger.warning("cannot drain the spool (%s); trying again", error)
+                self._stopping.wait(RETRY_S)
             except Exception as error:
                 if not is_away(error):
                     _logger.exception("cannot drain the spool; trying again")
@@ -202,11 +207,16 @@ class Failover:
 
     def _drain(self, session: Session, spool: Spool, down_to: int = 0) -> None:
         while len(spool) > down_to and not self._stopping.is_set():
-            entries = spool.first(_DRAINED_AT_ONCE)
+            entries = spool.first(self._at_once)
+            if not entries:
+                continue
             try:
                 self._move(session, entries)
+                self._at_once = min(2 * self._at_once, _DRAINED_AT_ONCE)
             except Exception as error:
                 if is_away(error):
+                    # Perhaps it was too much at once for the server's timeouts.
+                    self._at_once = max(1, self._at_once // 2)
                     raise
                 self._move_one_by_one(session, spool, entries)
             spool.remove(entries[-1].seq)
@@ -221,7 +231,7 @@ class Failover:
             except Exception as error:
                 if is_away(error):
                     raise
-                spool.refuse(entry, reason_of(error))
+                spool.refuse(entry.seq, reason_of(error))
 
 
 def _refusal(error: Exception) -> LedgerUnavailable:

@@ -19,7 +19,7 @@ from router.errors import CannotStart, LedgerUnavailable
 from router.ledger.batch import Assign, Decide, Job, Observe
 from router.ledger.records import ACCEPTED, DecisionRow
 
-_ACTIVE, _REFUSED, _LOCK = ".spool", ".refused", ".lock"
+_ACTIVE, _REFUSED, _BROKEN, _LOCK = ".spool", ".refused", ".broken", ".lock"
 _PAGE_BYTES = 4096
 
 _SCHEMA = """
@@ -88,12 +88,18 @@ class Spool:
         return answers
 
     def first(self, most: int) -> list[Entry]:
-        """Return the oldest jobs."""
+        """Return the oldest jobs; those that another version wrote and this one cannot read are set aside."""
         with self._using:
             rows = self._connection.execute(
                 "select seq, kind, job from entries order by seq limit ?", (most,)
             ).fetchall()
-        return [Entry(seq, _DECODERS[kind].decode(job)) for seq, kind, job in rows]
+        entries = []
+        for seq, kind, job in rows:
+            try:
+                entries.append(Entry(seq, _DECODERS[kind].decode(job)))
+            except (KeyError, msgspec.DecodeError) as error:
+                self.refuse(seq, f"it cannot be read: {error!r}")
+        return entries
 
     def remove(self, last: int) -> None:
         """Forget the jobs up to this one: the ledger has them."""
@@ -103,14 +109,14 @@ class Spool:
             # Only now: the commit may fail, and a spool that is thought empty is deleted.
             self._entries -= removed
 
-    def refuse(self, entry: Entry, reason: str) -> None:
+    def refuse(self, seq: int, reason: str) -> None:
         """Set a job aside that the ledger will never take, so that those behind it can drain; it stays in the file."""
         _logger.error("the ledger refuses a job that was acknowledged (%s); it is kept in %s", reason, self.path)
         with self._using:
             with self._transaction():
                 copy = "insert or ignore into refused select seq, kind, job, ? from entries where seq = ?"
-                self._connection.execute(copy, (reason, entry.seq))
-                removed = self._connection.execute("delete from entries where seq = ?", (entry.seq,)).rowcount
+                self._connection.execute(copy, (reason, seq))
+                removed = self._connection.execute("delete from entries where seq = ?", (seq,)).rowcount
             self._entries -= removed
 
     def close(self) -> None:
@@ -190,11 +196,24 @@ def adopt_spools(folder: Path, *, max_bytes: int) -> Iterator[Spool]:
         lock = _locked(path.with_suffix(_LOCK))
         if lock is None:
             continue
-        if path.exists():
-            yield Spool(path, lock, max_bytes=max_bytes)
+        if path.exists() and (spool := _opened(path, lock, max_bytes)) is not None:
+            yield spool
         else:
             path.with_suffix(_LOCK).unlink(missing_ok=True)
             os.close(lock)
+
+
+def _opened(path: Path, lock: int, max_bytes: int) -> Spool | None:
+    """Return the spool, or None after setting aside a file that is none."""
+    try:
+        return Spool(path, lock, max_bytes=max_bytes)
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError):
+            os.close(lock)
+            raise
+        _logger.error("%s is no spool (%s); it is kept as %s", path, error, path.with_suffix(_BROKEN).name)
+        path.rename(path.with_suffix(_BROKEN))
+        return None
 
 
 def _locked(path: Path) -> int | None:

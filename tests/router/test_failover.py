@@ -1,5 +1,6 @@
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -229,6 +230,25 @@ def test_a_job_that_no_ledger_takes_does_not_hold_up_the_others(
         until(lambda: len(list((tmp_path / "spool").glob("*.refused"))) == 1)
     assert "NUL" in caplog.text
     writer.stop()
+
+
+def test_a_row_too_large_for_the_database_is_no_outage(
+    shared: Shared, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [decision() for _ in range(3)]
+    too_long = os.urandom(5000).hex()
+    left = open_spool(tmp_path / "spool", max_bytes=10_000_000)
+    left.append([Decide(rows[0], too_long), Decide(rows[1], "order-1")])
+    left.close()
+    store = new_store(shared.direct, tmp_path)
+    writer = new_writer(store)
+    until(lambda: rows_in(shared.direct, schema.decisions) == 1)
+    with pytest.raises(LedgerUnavailable, match="index row"):
+        asyncio.run(writer.decide(rows[2], too_long))
+    assert store.state().problem is None
+    assert "index row" in caplog.text
+    writer.stop()
+    assert len(list((tmp_path / "spool").glob("*.refused"))) == 1
 
 
 def test_a_locked_database_file_delays_but_fails_nobody(sqlite_engine: Engine, tmp_path: Path) -> None:

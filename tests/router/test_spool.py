@@ -106,11 +106,39 @@ def test_a_refused_job_is_set_aside_and_its_file_kept(tmp_path: Path) -> None:
     spool = open_spool(tmp_path, max_bytes=ROOM)
     spool.append(jobs())
     for entry in spool.first(3):
-        spool.refuse(entry, "no table will take it")
+        spool.refuse(entry.seq, "no table will take it")
     assert len(spool) == 0
     spool.close()
     assert [path.suffix for path in tmp_path.iterdir()] == [".refused"]
     assert list(adopt_spools(tmp_path, max_bytes=ROOM)) == []
+
+
+def test_a_job_that_another_version_wrote_is_set_aside(tmp_path: Path) -> None:
+    spool = open_spool(tmp_path, max_bytes=ROOM)
+    spool.append(jobs())
+    with sqlite3.connect(spool.path) as other:
+        other.execute("update entries set kind = 'foretell' where seq = 1")
+        other.execute("update entries set job = x'00' where seq = 3")
+    other.close()
+    assert [entry.seq for entry in spool.first(9)] == [2]
+    assert len(spool) == 1
+    spool.remove(2)
+    spool.close()
+    assert [path.suffix for path in tmp_path.iterdir()] == [".refused"]
+
+
+def test_a_file_that_is_no_spool_is_set_aside_and_the_next_is_adopted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    left = open_spool(tmp_path, max_bytes=ROOM)
+    left.append(jobs())
+    left.close()
+    (tmp_path / "0000.spool").write_bytes(b"not a database, but long enough to look at" * 100)
+    [adopted] = adopt_spools(tmp_path, max_bytes=ROOM)
+    assert len(adopted) == 3
+    adopted.close()
+    assert (tmp_path / "0000.broken").exists()
+    assert "0000.spool is no spool" in caplog.text
 
 
 def test_open_spool_names_the_folder_that_cannot_be_written(tmp_path: Path) -> None:
