@@ -177,7 +177,7 @@ def upgrade(engine: Engine) -> None:
             command.upgrade(config, "head")
     except CommandError as error:
         raise CannotStart(f"the ledger is at revision {current}, newer than this router knows ({HEAD})") from error
-    except OperationalError as error:
+    except (OperationalError, ProgrammingError) as error:
         raise CannotStart(f"cannot write the ledger {shown(engine.url)}: {reason_of(error)}") from error
 
 

@@ -1,16 +1,20 @@
 """Monthly partitions of decisions and outcomes on PostgreSQL, by the time that a decision id begins with."""
 
+import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import ProgrammingError
 
-from router.ledger.database import is_postgresql, transaction
+from router.ledger.database import is_postgresql, reason_of, transaction
 
 PARTITIONED = ("decisions", "outcomes")
 MONTHS_AHEAD = 3
 
 _TIME_BYTES = 6
+
+_logger = logging.getLogger(__name__)
 
 
 def ensure_partitions(engine: Engine, now_ms: int) -> None:
@@ -21,6 +25,14 @@ def ensure_partitions(engine: Engine, now_ms: int) -> None:
     """
     if not is_postgresql(engine):
         return
+    try:
+        _create_missing(engine, now_ms)
+    except ProgrammingError as error:
+        # Such as a role that may not create tables.
+        _logger.warning("cannot make partitions (%s); rows go to the partitions .._rest", reason_of(error))
+
+
+def _create_missing(engine: Engine, now_ms: int) -> None:
     with transaction(engine) as connection:
         connection.execute(text("select pg_advisory_xact_lock(hashtext('turnout partitions'))"))
         missing = [name for name in _wanted(now_ms) if not _exists(connection, name[0])]

@@ -1,4 +1,5 @@
 import re
+import uuid
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, func, select, text
+from sqlalchemy import Engine, func, make_url, select, text
 
 import router.ledger
 from router.decision_id import DecisionId
@@ -160,3 +161,40 @@ def test_open_database_refuses_an_unwritable_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CannotStart, match="cannot open the ledger"):
         open_database(f"sqlite:///{tmp_path}/file/ledger.db")
+
+
+def test_a_role_that_may_not_create_tables_is_served_by_the_rest(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    role = f"turnout_test_{uuid.uuid4().hex}"
+    with database("postgresql", tmp_path) as url:
+        owner = open_database(url)
+        upgrade(owner)
+        with owner.begin() as connection:
+            connection.execute(text(f"create role {role} login"))
+            connection.execute(text(f"grant select, insert, update on all tables in schema public to {role}"))
+        guest = open_database(make_url(url).set(username=role).render_as_string(hide_password=False))
+        ensure_partitions(guest, 1_765_000_000_000)
+        with guest.begin() as connection:
+            insert_decisions(connection, [decision()])
+        guest.dispose()
+        assert "rows go to the partitions .._rest" in caplog.text
+        with owner.begin() as connection:
+            connection.execute(text(f"drop owned by {role}"))
+            connection.execute(text(f"drop role {role}"))
+        owner.dispose()
+
+
+def test_upgrade_by_a_role_that_may_not_create_tables_says_so(tmp_path: Path) -> None:
+    role = f"turnout_test_{uuid.uuid4().hex}"
+    with database("postgresql", tmp_path) as url:
+        owner = open_database(url)
+        with owner.begin() as connection:
+            connection.execute(text(f"create role {role} login"))
+        guest = open_database(make_url(url).set(username=role).render_as_string(hide_password=False))
+        with pytest.raises(CannotStart, match="permission denied for schema public"):
+            upgrade(guest)
+        guest.dispose()
+        with owner.begin() as connection:
+            connection.execute(text(f"drop role {role}"))
+        owner.dispose()
