@@ -1,6 +1,6 @@
 """Real databases for tests: a SQLite file, or a PostgreSQL database of the test's own that is dropped afterwards.
 
-`TURNOUT_TEST_POSTGRES` names the server. `TURNOUT_REQUIRE` lists what must be there (CI sets it): what is missing then
+`TESTS_POSTGRES` names the server. `TESTS_REQUIRE` lists what must be there (CI sets it): what is missing then
 fails, instead of being skipped with the reason.
 """
 
@@ -17,14 +17,14 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 BACKENDS = ("sqlite", "postgresql")
-SERVER = os.environ.get("TURNOUT_TEST_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres")
+SERVER = os.environ.get("TESTS_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres")
 
 
 def require(what: str, problem: str | None) -> None:
     """Skip the test, or fail it where it is required, when there is a problem with what it needs."""
     if problem is None:
         return
-    if what in os.environ.get("TURNOUT_REQUIRE", "").split():
+    if what in os.environ.get("TESTS_REQUIRE", "").split():
         pytest.fail(f"{what} is required here: {problem}")
     pytest.skip(f"needs {what}: {problem}")
 
