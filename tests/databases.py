@@ -1,13 +1,15 @@
 """Real databases for tests: a SQLite file, or a PostgreSQL database of the test's own that is dropped afterwards.
 
-`TESTS_POSTGRES` names the server. `TESTS_REQUIRE` lists what must be there (CI sets it): what is missing then
-fails, instead of being skipped with the reason.
+`TESTS_POSTGRES` names a server; without it the one of this machine is used, or a cluster of the tests' own where none
+runs. `TESTS_REQUIRE` lists what must be there (CI sets it): what is missing then fails, instead of being skipped with
+the reason. Neither name begins as the router's settings do, which are refused when they are unknown.
 """
 
+import atexit
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -16,8 +18,12 @@ from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
+from tests import clusters
+
 BACKENDS = ("sqlite", "postgresql")
-SERVER = os.environ.get("TESTS_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres")
+
+_NAMED = os.environ.get("TESTS_POSTGRES")
+_USUAL = "postgresql+psycopg://postgres@127.0.0.1:5432/postgres"
 
 
 def require(what: str, problem: str | None) -> None:
@@ -35,27 +41,37 @@ def database(backend: str, folder: Path) -> Iterator[str]:
     if backend == "sqlite":
         yield f"sqlite:///{folder}/ledger.db"
         return
-    require("postgresql", _server_problem())
+    server, problem = _server()
+    require("postgresql", problem)
     name = f"turnout_test_{uuid.uuid4().hex}"
-    _run(f"create database {name} template template0")
+    _run(server, f"create database {name} template template0")
     try:
-        yield make_url(SERVER).set(database=name).render_as_string(hide_password=False)
+        yield make_url(server).set(database=name).render_as_string(hide_password=False)
     finally:
-        _run(f"drop database {name} with (force)")
+        _run(server, f"drop database {name} with (force)")
 
 
 @cache
-def _server_problem() -> str | None:
+def _server() -> tuple[str, str | None]:
+    """Return the address of a server that answers, or why there is none."""
+    server = _NAMED or _USUAL
     try:
-        _run("select 1")
+        _run(server, "select 1")
     except OperationalError as error:
-        return f"no server at {make_url(SERVER).render_as_string()} ({error.orig})"
-    return None
+        problem = f"no server at {make_url(server).render_as_string()} ({error.orig})"
+    else:
+        return server, None
+    if _NAMED or clusters.problem():
+        return server, f"{problem}; {clusters.problem() or 'start it'}"
+    stack = ExitStack()
+    atexit.register(stack.close)
+    own = make_url(stack.enter_context(clusters.cluster()).url)
+    return own.set(drivername="postgresql+psycopg").render_as_string(hide_password=False), None
 
 
-def _run(statement: str) -> None:
+def _run(server: str, statement: str) -> None:
     engine = create_engine(
-        SERVER, isolation_level="AUTOCOMMIT", poolclass=NullPool, connect_args={"connect_timeout": 3}
+        server, isolation_level="AUTOCOMMIT", poolclass=NullPool, connect_args={"connect_timeout": 3}
     )
     with engine.connect() as connection:
         connection.execute(text(statement))
