@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.exc import (
     ArgumentError,
     DBAPIError,
@@ -34,6 +34,12 @@ ANSWER_S = 15.0
 
 # What PostgreSQL says of a row that it will never take, such as one too large for an index.
 _TOO_MUCH = "54"
+
+# What a server says that takes no writes at all, such as a standby after a failover.
+_READ_ONLY_SERVER = "25006"
+
+# What it says while somebody restores a backup or grants rights anew: table, schema or right are not there.
+_NOT_THERE = {"42P01", "3F000", "42501"}
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -142,9 +148,19 @@ def is_away(error: Exception) -> bool:
     """Return whether an error says that the database could not be reached, locked or written, whatever was asked."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    if str(getattr(getattr(error, "orig", None), "sqlstate", None)).startswith(_TOO_MUCH):
+    if _state(error).startswith(_TOO_MUCH):
         return False
     return isinstance(error, OperationalError | InterfaceError | PoolTimeout)
+
+
+def is_unfit(error: Exception) -> bool:
+    """Return whether the database is away or cannot take rows now, whichever they are: waiting may help."""
+    return is_away(error) or _state(error) in _NOT_THERE
+
+
+def _state(error: Exception) -> str:
+    """Return PostgreSQL's code for an error; empty where there is none."""
+    return str(getattr(getattr(error, "orig", None), "sqlstate", None) or "")
 
 
 def reason_of(error: Exception) -> str:
@@ -215,13 +231,21 @@ def _postgresql(url: URL) -> Engine:
         raise CannotStart("a ledger in PostgreSQL needs pip install 'turnout[postgresql]'") from error
     # No ping before use: on a frozen server it would hang where no deadline reaches. A restart of the server costs one
     # poll an error, which empties the pool. Rows are nobody's business, so errors do not print them.
-    return create_engine(
+    engine = create_engine(
         url.set(drivername="postgresql+psycopg"),
         hide_parameters=True,
         connect_args=_POSTGRESQL_CONNECTION,
         pool_timeout=5,
         pool_size=8,
     )
+    event.listen(engine, "handle_error", _leave_read_only_server)
+    return engine
+
+
+def _leave_read_only_server(context: ExceptionContext) -> None:
+    # Its connections are of no use; new ones may lead to the server that takes writes now.
+    if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY_SERVER:
+        context.is_disconnect = True
 
 
 def _configure_sqlite(dbapi_connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:

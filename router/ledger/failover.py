@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, text
 
 from router.errors import LedgerUnavailable
 from router.ledger.batch import BatchWriter, Job
-from router.ledger.database import is_away, reason_of
+from router.ledger.database import is_unfit, reason_of
 from router.ledger.spool import Entry, Spool, adopt_spools, open_spool
 
 RETRY_S = 1.0
@@ -139,7 +139,7 @@ class Failover:
                 try:
                     return session.run(lambda connection: self._batch.write(connection, jobs))
                 except Exception as error:  # noqa: BLE001 (every caller is told; the thread must live on)
-                    if is_away(error):
+                    if is_unfit(error):
                         self.leave(reason_of(error))
                     elif len(jobs) == 1:
                         return [_refusal(error)]
@@ -169,7 +169,7 @@ class Failover:
                 _logger.warning("cannot drain the spool (%s); trying again", error)
                 self._stopping.wait(RETRY_S)
             except Exception as error:
-                if not is_away(error):
+                if not is_unfit(error):
                     _logger.exception("cannot drain the spool; trying again")
                 self._stopping.wait(RETRY_S)
             else:
@@ -214,7 +214,7 @@ class Failover:
                 self._move(session, entries)
                 self._at_once = min(2 * self._at_once, _DRAINED_AT_ONCE)
             except Exception as error:
-                if is_away(error):
+                if is_unfit(error):
                     # Perhaps it was too much at once for the server's timeouts.
                     self._at_once = max(1, self._at_once // 2)
                     raise
@@ -229,7 +229,7 @@ class Failover:
             try:
                 self._move(session, [entry])
             except Exception as error:
-                if is_away(error):
+                if is_unfit(error):
                     raise
                 spool.refuse(entry.seq, reason_of(error))
 

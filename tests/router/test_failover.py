@@ -263,6 +263,46 @@ def test_a_locked_database_file_delays_but_fails_nobody(sqlite_engine: Engine, t
     writer.stop()
 
 
+@pytest.mark.parametrize(
+    ("breaking", "mending"),
+    [
+        (
+            "alter database {} set default_transaction_read_only = on",
+            "alter database {} reset default_transaction_read_only",
+        ),
+        ("alter table decisions rename to gone", "alter table gone rename to decisions"),
+    ],
+    ids=["read-only", "without-a-table"],
+)
+def test_a_database_that_takes_no_rows_is_waited_for(
+    shared: Shared, tmp_path: Path, breaking: str, mending: str
+) -> None:
+    def alter(statement: str) -> None:
+        with shared.direct.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("set default_transaction_read_only = off"))
+            connection.execute(text(statement.format(connection.engine.url.database)))
+        shared.direct.dispose()
+
+    store = new_store(shared.through, tmp_path)
+    writer = new_writer(store)
+    rows = [decision() for _ in range(30)]
+    shared.line.cut()
+    assert asyncio.run(watched(writer, rows[:10])) == rows[:10]
+    # It comes back as another server than it was, say a standby.
+    alter(breaking)
+    shared.line.restore()
+    assert asyncio.run(watched(writer, rows[10:20])) == rows[10:20]
+    time.sleep(1.5)
+    assert store.state().problem is not None
+    assert asyncio.run(watched(writer, rows[20:])) == rows[20:]
+    assert store.state().spooled == 30
+    alter(mending)
+    until(lambda: store.state().problem is None)
+    assert rows_in(shared.direct, schema.decisions) == 30
+    writer.stop()
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
 def test_a_table_that_is_gone_is_waited_for(sqlite_engine: Engine, tmp_path: Path) -> None:
     store = new_store(sqlite_engine, tmp_path)
     writer = new_writer(store)
