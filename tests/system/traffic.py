@@ -172,8 +172,11 @@ class Traffic:
         rows = [row for decision_id in decided for row in outcomes_of(decision_id)]
         rng = random.Random(decided[0])
         rng.shuffle(rows)
+        # In two lists, so that a correction may come after what it corrects is counted, or before.
+        middle = rng.randrange(1, len(rows))
         for _ in range(rng.choice((1, 1, 2))):
-            await self._post(http, rows)
+            await self._post(http, rows[:middle])
+            await self._post(http, rows[middle:])
 
     async def _post(self, http: httpx.AsyncClient, rows: Sequence[Outcome]) -> None:
         self._book.owed |= set(rows) - self._book.outcomes
