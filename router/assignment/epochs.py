@@ -35,7 +35,7 @@ def quantise(weights: Sequence[float]) -> tuple[int, ...]:
     # Rounded, because 0.57 * 10 000 is a little less than 5700: decimal weights would lose their ties.
     exact = [round(weight * BUCKETS, _DIGITS) for weight in weights]
     counts = [int(share) for share in exact]
-    by_remainder = sorted(range(len(exact)), key=lambda arm: (counts[arm] - exact[arm], arm))
+    by_remainder = sorted(range(len(exact)), key=lambda arm: (round(counts[arm] - exact[arm], _DIGITS), arm))
     for arm in by_remainder[: BUCKETS - sum(counts)]:
         counts[arm] += 1
     return tuple(counts)

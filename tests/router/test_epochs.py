@@ -5,7 +5,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from router.assignment.epochs import (
@@ -52,6 +52,7 @@ def test_quantise_sums_to_all_buckets_within_one_of_each_share(shares: list[int]
 
 
 @given(parts)
+@example([13, 80, 379, 1000])
 def test_quantise_is_the_method_of_largest_remainders(shares: list[int]) -> None:
     exact = [Fraction(share * BUCKETS, sum(shares)) for share in shares]
     floors = [math.floor(share) for share in exact]
