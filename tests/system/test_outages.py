@@ -4,6 +4,7 @@
 """
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -83,4 +84,27 @@ def test_predictions_go_on_while_the_database_is(
         f"ready {back_s:.1f} s after it was back, {found}"
     )
     assert book.failed_predictions() == []
+    found.assert_clean(keys_shared=False)
+
+
+@pytest.mark.parametrize("outage", [cut, silent])
+def test_a_router_stops_in_good_order_while_the_database_is(
+    own_site: Site, cluster: Cluster, outage: Outage, tally: Callable[[object], None]
+) -> None:
+    book = Book()
+    with own_site.lines(1) as [line]:
+        router = own_site.ready(line=line)
+        create_experiment(router.url)
+        traffic = Traffic([router.url], book, pause_s=0.005)
+        with traffic.running():
+            traffic.wait_for(50)
+            with outage(cluster, line):
+                until(lambda: router.health() == "degraded")
+                traffic.wait_for(50)
+                began_s = time.monotonic()
+                assert router.stop() == -signal.SIGTERM
+                took_s = time.monotonic() - began_s
+        assert "Traceback" not in router.log.read_text()
+        found = own_site.audit(book, [own_site.ready(line=line)])
+    tally(f"stopped in {took_s:.1f} s, {found}")
     found.assert_clean(keys_shared=False)
