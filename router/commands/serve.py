@@ -2,10 +2,15 @@
 
 import ipaddress
 import logging
+import multiprocessing
 import os
+import signal
 import socket
+import threading
 from collections.abc import Mapping
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +19,9 @@ from router.keys import Keyring
 from router.ledger.database import shown, upgraded
 from router.ledger.keys import KeyTables
 from router.settings import Settings, load
+
+if TYPE_CHECKING:
+    from litestar import Litestar
 
 _BACKLOG = 2048
 
@@ -86,7 +94,7 @@ def _run(settings: Settings, listener: socket.socket, workers: int) -> None:
         pass
     host, port = listener.getsockname()[:2]
     config = uvicorn.Config(
-        create_app(settings) if workers == 1 else "router.http.app:create_app",
+        create_app(settings) if workers == 1 else "router.commands.serve:create_worker_app",
         factory=workers > 1,
         host=host,
         port=port,
@@ -102,3 +110,19 @@ def _run(settings: Settings, listener: socket.socket, workers: int) -> None:
         server.run(sockets=[listener])
     else:
         Multiprocess(config, sockets=[listener]).run()
+
+
+def create_worker_app() -> "Litestar":
+    """Return the application of one of several processes, which stops when the one that started it is gone."""
+    from router.http.app import create_app
+
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_follow, args=(parent,), name="follow-parent", daemon=True).start()
+    return create_app()
+
+
+def _follow(parent: BaseProcess) -> None:
+    # A parent that was killed could tell nobody; its orphans would hold the port and serve on, unseen.
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)

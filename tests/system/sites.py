@@ -41,12 +41,14 @@ class Site:
         port: int | None = None,
         launch: Launch | None = None,
         settings: Mapping[str, str] | None = None,
+        options: Sequence[str] = (),
     ) -> Router:
         """Start a router and return it at once."""
         url = self.url if line is None else through(line, self.url)
         router = Router(
             self.folder,
             self._registry,
+            *options,
             database=url,
             port=port,
             launch=launch or self.forks,

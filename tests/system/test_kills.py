@@ -5,13 +5,15 @@
 
 import os
 import random
+import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from tests.system.conftest import create_experiment_on
-from tests.system.processes import Router
+from tests.system.conftest import create_experiment_on, until
+from tests.system.processes import Router, launch_command
 from tests.system.sites import Site
 from tests.system.traffic import Book, Traffic
 
@@ -51,3 +53,29 @@ def test_killed_at_any_moment_under_load(site: Site, tally: Callable[[object], N
     tally(f"{len(site.routers) - 2} kills in {time.monotonic() - began_s:.0f} s (seed {seed}), {found}")
     # A key that met a spool may have been decided by two routers, neither of which could know.
     found.assert_clean(keys_shared="the ledger is away" not in routers[0].log.read_text())
+
+
+def workers_of(router: Router) -> list[int]:
+    """Return the process ids of a router's workers."""
+    children = Path(f"/proc/{router.process.pid}/task/{router.process.pid}/children").read_text().split()
+    return [int(pid) for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
+
+
+def test_killed_workers_are_replaced_and_none_outlives_its_parent(site: Site, tally: Callable[[object], None]) -> None:
+    router = site.ready(launch=launch_command, options=("--workers", "2"))
+    until(lambda: len(workers_of(router)) == 2)
+    create_experiment_on([router] * 20)
+    book = Book()
+    traffic = Traffic([router.url], book, pause_s=0.005)
+    with traffic.running():
+        traffic.wait_for(50)
+        for pid in workers_of(router):
+            os.kill(pid, signal.SIGKILL)
+            until(lambda: pid not in workers_of(router) and len(workers_of(router)) == 2)  # noqa: B023
+            traffic.wait_for(50)
+        orphans = workers_of(router)
+        router.kill()
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in orphans))
+    found = site.audit(book, [site.ready(port=router.port)])
+    tally(f"2 workers and their parent killed, {found}")
+    found.assert_clean()
