@@ -55,6 +55,35 @@ def test_killed_at_any_moment_under_load(site: Site, tally: Callable[[object], N
     found.assert_clean(keys_shared="the ledger is away" not in routers[0].log.read_text())
 
 
+def test_killed_at_any_moment_while_the_ledger_comes_and_goes(site: Site, tally: Callable[[object], None]) -> None:
+    began_s, seed = time.monotonic(), random.randrange(1000)
+    rng, settings = random.Random(seed), {"TURNOUT_LEDGER_TIMEOUT_S": "0.2"}
+    with site.lines(2) as lines:
+        pairs = [(site.ready(line=line, settings=settings), line) for line in lines]
+        create_experiment_on([router for router, _ in pairs])
+        book = Book()
+        traffic = Traffic([router.url for router, _ in pairs], book, clients=CLIENTS, pause_s=0.005)
+        with traffic.running():
+            traffic.wait_for(20)
+            for _ in range(KILLS):
+                router, line = pairs.pop(0)
+                router.wait_until_ready()
+                with site.away(line):
+                    time.sleep(rng.uniform(0, 2 * _LONGEST_S))
+                    if rng.random() < 0.5:
+                        router.kill()
+                time.sleep(rng.uniform(0, _LONGEST_S))
+                router.kill()
+                # It may take over a spool of a predecessor's, or of the other router's.
+                pairs.append((site.start(line=line, port=router.port, settings=settings), line))
+        for router, _ in pairs:
+            router.wait_until_ready()
+        found = site.audit(book, [router for router, _ in pairs])
+    tally(f"{len(site.routers) - 2} kills in {time.monotonic() - began_s:.0f} s (seed {seed}), {found}")
+    assert "the ledger is away" in router.log.read_text()
+    found.assert_clean(keys_shared=False)
+
+
 def workers_of(router: Router) -> list[int]:
     """Return the process ids of a router's workers."""
     children = Path(f"/proc/{router.process.pid}/task/{router.process.pid}/children").read_text().split()
