@@ -43,8 +43,12 @@ def connect(url: str) -> Any:
     address = _understood(url)
     # In autocommit, so that a report that stays open does not hold back the server's clean-up.
     connection = psycopg.connect(address, autocommit=True)
-    connection.read_only = True
-    backend = ibis.postgres.from_connection(connection)
+    try:
+        connection.read_only = True
+        backend = ibis.postgres.from_connection(connection)
+    except BaseException:
+        connection.close()
+        raise
     weakref.finalize(backend, connection.close)
     return backend
 

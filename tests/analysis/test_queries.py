@@ -1,7 +1,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +48,11 @@ def _backend(engine: str, folder: Path) -> Iterator[Any]:
     if engine != "postgresql":
         yield getattr(ibis, engine).connect()
         return
-    with database(engine, folder) as url:
-        backend = ibis.postgres.from_connection(psycopg.connect(url.replace("+psycopg", ""), autocommit=True))
-        yield backend
-        backend.disconnect()
+    with (
+        database(engine, folder) as url,
+        closing(psycopg.connect(url.replace("+psycopg", ""), autocommit=True)) as connection,
+    ):
+        yield ibis.postgres.from_connection(connection)
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "duckdb", "postgresql"])
