@@ -34,6 +34,15 @@ def crashed(cluster: Cluster, _: Proxy) -> Iterator[None]:
 
 
 @contextmanager
+def stopped(cluster: Cluster, _: Proxy | None) -> Iterator[None]:
+    cluster.stop("fast")
+    try:
+        yield
+    finally:
+        cluster.start()
+
+
+@contextmanager
 def cut(_: Cluster, line: Proxy) -> Iterator[None]:
     line.cut()
     yield
@@ -56,7 +65,7 @@ def frozen(cluster: Cluster, _: Proxy) -> Iterator[None]:
         cluster.thaw()
 
 
-OUTAGES = [crashed, cut, silent, frozen]
+OUTAGES = [crashed, stopped, cut, silent, frozen]
 
 
 @pytest.mark.parametrize("outage", OUTAGES)
@@ -83,6 +92,23 @@ def test_predictions_go_on_while_the_database_is(
         f"{len(book.failed_predictions())} predictions failed, slowest reply {book.slowest_s():.2f} s, "
         f"ready {back_s:.1f} s after it was back, {found}"
     )
+    assert book.failed_predictions() == []
+    found.assert_clean(keys_shared=False)
+
+
+def test_predictions_go_on_while_connections_break(own_site: Site, tally: Callable[[object], None]) -> None:
+    book = Book()
+    with own_site.lines(1) as [line]:
+        assert line is not None
+        router = own_site.ready(line=line)
+        create_experiment(router.url)
+        traffic = Traffic([router.url], book, pause_s=0.005)
+        with traffic.running():
+            for _ in range(20):
+                traffic.wait_for(10)
+                line.break_connections()
+        found = own_site.audit(book, [router])
+    tally(f"{len(book.failed_predictions())} predictions failed, slowest reply {book.slowest_s():.2f} s, {found}")
     assert book.failed_predictions() == []
     found.assert_clean(keys_shared=False)
 
