@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from models.publishing import publish as publish
     from models.reference import ModelReference as ModelReference
     from models.registry import Registry as Registry
+    from models.remote_publishing import publish_remote as publish_remote
     from models.runtime import load as load
     from models.signature import Feature as Feature
     from models.signature import Signature as Signature
@@ -21,9 +22,10 @@ HOMES = {
     "Signature": "models.signature",
     "load": "models.runtime",
     "publish": "models.publishing",
+    "publish_remote": "models.remote_publishing",
 }
 
-__all__ = ["Feature", "ModelReference", "Registry", "Signature", "load", "publish"]
+__all__ = ["Feature", "ModelReference", "Registry", "Signature", "load", "publish", "publish_remote"]
 
 
 def __getattr__(name: str) -> Any:

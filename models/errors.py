@@ -8,6 +8,10 @@ ModelError
 ├── ParityExceeded          an ONNX graph that does not predict what its estimator predicts
 ├── IncompatibleLibrary     an artefact made with a library version that cannot be served here
 ├── SelfCheckFailed         a loaded model that does not reproduce its manifest's sample
+├── InvalidTensor           a tensor that contradicts its own shape, datatype or size
+├── RemoteError             a model in another process that gave no prediction
+│   ├── RemoteUnavailable       it cannot be reached, is not ready or does not answer in time
+│   └── RemoteRefused           it answered with an error, or with something else than predictions
 └── RegistryError
     ├── RegistryUnavailable     the registry's folder is missing, unreadable or unwritable
     ├── ModelNotFound           no such name or version
@@ -45,6 +49,22 @@ class IncompatibleLibrary(ModelError):
 
 class SelfCheckFailed(ModelError):
     """A loaded model that does not reproduce the predictions stored in its manifest."""
+
+
+class InvalidTensor(ModelError):
+    """A tensor that contradicts its own shape, datatype or size."""
+
+
+class RemoteError(ModelError):
+    """A model in another process that gave no prediction."""
+
+
+class RemoteUnavailable(RemoteError):
+    """The other process cannot be reached, is not ready or does not answer in time."""
+
+
+class RemoteRefused(RemoteError):
+    """The other process answered with an error, or with something else than predictions."""
 
 
 class RegistryError(ModelError):

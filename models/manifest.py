@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from models.open_inference.datatypes import Datatype
 from models.reference import ModelReference
 from models.signature import Signature
 
@@ -40,17 +41,44 @@ class Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     confidence: float | None = None
 
 
+class RemoteInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An input tensor of a model on another server: of shape [rows, n] as a column or table, else of shape [rows]."""
+
+    name: str
+    datatype: Datatype
+    as_column: bool = False
+
+
+class Remote(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where a model runs that is not in this process, and how its server wants to be asked."""
+
+    url: str
+    model_name: str
+    model_version: str | None = None
+    """None leaves the choice to the server."""
+    inputs: Literal["per_feature", "single_tensor"]
+    tensors: tuple[RemoteInput, ...]
+    """One for each feature of the signature, in its order; or the one that holds all of them."""
+    output: str | None
+    """The output that holds the prediction; None when there is but one."""
+    output_column: int | None = None
+    """Which column of the output; None when there is but one."""
+    token_variable: str | None = None
+    """The environment variable that holds the server's bearer token."""
+
+
 class Draft(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a publisher says of a model: how to serve it, what it was made from and how good it is."""
 
     name: str
     signature: Signature
-    runtime: Literal["onnx", "sklearn"]
+    runtime: Literal["onnx", "sklearn", "remote"]
     float_width: Literal[32, 64] | None
     libraries: dict[str, str]
     trusted_types: tuple[str, ...] = ()
     parity: Parity | None = None
     sample: Sample
+    remote: Remote | None = None
     datasets: dict[str, DatasetVersion] = {}
     code_version: str | None = None
     params: dict[str, Any] = {}

@@ -1,6 +1,5 @@
 """From a fitted estimator to a served model version, in one call."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,7 +17,7 @@ from models.manifest import DatasetVersion, Draft, Metric, Sample
 from models.onnx_graph import OnnxGraph
 from models.positional import order_of_use, positional
 from models.reference import ModelReference, checked_name
-from models.registry import Registry
+from models.registry import Registry, registry_at
 from models.rows import Rows, few, probes, rows_of
 from models.runtime import ONNX_FILE, SKOPS_FILE
 from models.signature import Batch, Output, Signature
@@ -81,7 +80,7 @@ def publish(
         metrics={key: _metric(value) for key, value in (metrics or {}).items()},
         notes=notes + artefacts.notes,
     )
-    return _registry(registry).publish(draft, artefacts.files)
+    return registry_at(registry).publish(draft, artefacts.files)
 
 
 class _Artefacts(NamedTuple):
@@ -91,12 +90,6 @@ class _Artefacts(NamedTuple):
     trusted_types: tuple[str, ...]
     export: Export | None
     notes: tuple[str, ...]
-
-
-def _registry(registry: Registry | Path | str | None) -> Registry:
-    if isinstance(registry, Registry):
-        return registry
-    return Registry(Path(registry or os.environ.get("TURNOUT_REGISTRY") or "var/registry"))
 
 
 def _check_fit(signature: Signature, columns: list[str], rows: Rows) -> None:

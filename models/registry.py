@@ -153,6 +153,13 @@ class Registry:
                     shutil.rmtree(staging, ignore_errors=True)
 
 
+def registry_at(registry: Registry | Path | str | None) -> Registry:
+    """The registry that a publisher names: itself, its folder, or by default $TURNOUT_REGISTRY or var/registry."""
+    if isinstance(registry, Registry):
+        return registry
+    return Registry(Path(registry or os.environ.get("TURNOUT_REGISTRY") or "var/registry"))
+
+
 @contextmanager
 def _available(root: Path) -> Iterator[None]:
     try:

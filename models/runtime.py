@@ -64,10 +64,17 @@ class LoadedModel:
 def load(registry: Registry, reference: ModelReference) -> Model:
     """A published version, after checks of its files, libraries, types and sample predictions.
 
-    Raises ModelNotFound, TamperedModel, IncompatibleLibrary, UntrustedType or SelfCheckFailed.
+    Raises ModelNotFound, TamperedModel, IncompatibleLibrary, UntrustedType, SelfCheckFailed or, for a model on another
+    server, RemoteError.
     """
     manifest = registry.verify(reference)
-    if manifest.runtime == "onnx":
+    model: Model
+    if manifest.runtime == "remote":
+        # Only those who have such a model pay for loading an HTTP client.
+        from models.remote import remote_model
+
+        model = remote_model(manifest)
+    elif manifest.runtime == "onnx":
         model = LoadedModel(manifest, _onnx(manifest, registry.read(reference, ONNX_FILE)))
     else:
         model = LoadedModel(manifest, _scikit_learn(manifest, registry.read(reference, SKOPS_FILE)))
