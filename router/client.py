@@ -79,6 +79,23 @@ class Turnout:
         reply: Json = self._send(_predict(endpoint, unit, inputs, context, id, arm))
         return reply
 
+    def rank(
+        self,
+        endpoint: str,
+        unit: str,
+        candidates: Sequence[Json],
+        *,
+        context: Json | None = None,
+        length: int | None = None,
+        id: str | None = None,  # noqa: A002 (the API's own name)
+    ) -> Json:
+        """Return the candidates to show, best first, and the decision behind them.
+
+        Each candidate is its `id` and its features; at most `length` come back. `id` makes retries safe.
+        """
+        reply: Json = self._send(_rank(endpoint, unit, candidates, context, length, id))
+        return reply
+
     def outcomes(self, rows: Sequence[Json]) -> Json:
         """Post outcomes; return the receipts and how many were accepted, duplicate and rejected."""
         receipts: Json = self._send(_Call("POST", "/v1/outcomes", list(rows)))
@@ -211,6 +228,23 @@ class AsyncTurnout:
         reply: Json = await self._send(_predict(endpoint, unit, inputs, context, id, arm))
         return reply
 
+    async def rank(
+        self,
+        endpoint: str,
+        unit: str,
+        candidates: Sequence[Json],
+        *,
+        context: Json | None = None,
+        length: int | None = None,
+        id: str | None = None,  # noqa: A002 (the API's own name)
+    ) -> Json:
+        """Return the candidates to show, best first, and the decision behind them.
+
+        Each candidate is its `id` and its features; at most `length` come back. `id` makes retries safe.
+        """
+        reply: Json = await self._send(_rank(endpoint, unit, candidates, context, length, id))
+        return reply
+
     async def outcomes(self, rows: Sequence[Json]) -> Json:
         """Post outcomes; return the receipts and how many were accepted, duplicate and rejected."""
         receipts: Json = await self._send(_Call("POST", "/v1/outcomes", list(rows)))
@@ -244,6 +278,14 @@ def _predict(endpoint: str, unit: str, inputs: Any, context: Json | None, key: s
         body["id"] = key
     headers = {} if arm is None else {"X-Turnout-Arm": arm}
     return _Call("POST", f"/v1/endpoints/{endpoint}/predict", body, headers)
+
+
+def _rank(
+    endpoint: str, unit: str, candidates: Sequence[Json], context: Json | None, length: int | None, key: str | None
+) -> _Call:
+    optional = {"context": context, "length": length, "id": key}
+    given = {name: value for name, value in optional.items() if value is not None}
+    return _Call("POST", f"/v1/endpoints/{endpoint}/rank", {"unit": unit, "candidates": candidates, **given})
 
 
 def _if_match(revision: int | None) -> Mapping[str, str]:

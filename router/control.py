@@ -1,7 +1,7 @@
 """Changing endpoints and experiments: what is checked, and which state allows which change."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
@@ -9,15 +9,33 @@ from models.errors import ModelError
 from models.reference import ModelReference
 from models.registry import Registry
 from models.signature import Signature
-from router.assignment.epochs import Epoch, fresh, quantise, reweight, with_holdout
+from router.allocation.bandit import bandit_epoch
+from router.allocation.tables import fixed_counts
+from router.assignment.epochs import Epoch, fresh, reweight
 from router.assignment.hashing import BUCKETS
-from router.documents import Endpoint, Experiment, check_experiment
+from router.bandits import what_is_known
+from router.changes import refuse_changes
+from router.documents import (
+    Bandit,
+    Endpoint,
+    Experiment,
+    check_endpoint,
+    check_experiment,
+)
 from router.errors import Conflict, InvalidDocument, RevisionMismatch, RevisionRequired
-from router.ledger.control import Change, ControlTables, EndpointRecord, EpochRecord, ExperimentRecord, State
+from router.ledger.control import (
+    Change,
+    ControlTables,
+    EndpointRecord,
+    EpochRecord,
+    EpochTaken,
+    ExperimentRecord,
+    State,
+)
 
 ANY_REVISION = "*"
-
-_CHANGEABLE_WHILE_RUNNING = {"allocation", "holdout", "traffic"}
+CANDIDATE_ID = "id"
+_ATTEMPTS = 10
 
 
 class Control:
@@ -41,7 +59,7 @@ class Control:
 
     def create_endpoint(self, document: Endpoint, *, actor: str) -> EndpointRecord:
         """Create an endpoint whose champion is in the registry."""
-        self._signature(document.champion)
+        self._check_endpoint(document)
         self._tables.create_endpoint(document, self._clock(), actor=actor)
         return self._tables.endpoint(document.name)
 
@@ -54,11 +72,32 @@ class Control:
         """
         current = self._tables.endpoint(document.name)
         revision = _checked_revision(f"endpoint {document.name!r}", if_match, current.revision)
-        champion = self._registry.verify(ModelReference.parse(document.champion)).signature
+        if document.kind != current.document.kind:
+            raise InvalidDocument("an endpoint keeps its kind; create a new one", field="kind")
+        champion = self._check_endpoint(document)
         for difference in self._misfits(current.document, document.champion, champion):
             raise InvalidDocument(difference, field="champion")
         self._tables.replace_endpoint(document, revision, self._clock(), actor=actor)
         return self._tables.endpoint(document.name)
+
+    def _check_endpoint(self, document: Endpoint) -> Signature:
+        """Return the champion's signature."""
+        check_endpoint(document)
+        champion = self._registry.verify(ModelReference.parse(document.champion)).signature
+        if document.kind == "rank" and CANDIDATE_ID in [feature.name for feature in champion.features]:
+            raise InvalidDocument(
+                f"model {document.champion!r} has a feature {CANDIDATE_ID!r}, which is what names the candidates of a "
+                "rank endpoint: rename the feature",
+                field="champion",
+            )
+        self._check_shadows(champion, document.shadows)
+        return champion
+
+    def _check_shadows(self, champion: Signature, shadows: Sequence[str]) -> None:
+        for index, reference in enumerate(shadows):
+            if differences := champion.accepts(self._signature(reference)):
+                message = f"shadow {reference!r} does not fit the endpoint: {'; '.join(differences)}"
+                raise InvalidDocument(message, field=f"shadows[{index}]")
 
     def _misfits(self, current: Endpoint, reference: str, champion: Signature) -> Iterator[str]:
         """Yield why a champion cannot follow the current one, or serve beside the arms of started experiments."""
@@ -82,9 +121,9 @@ class Control:
         """Return one experiment, or raise UnknownExperiment."""
         return self._tables.experiment(name)
 
-    def epochs(self, name: str) -> list[EpochRecord]:
-        """Return an experiment's epochs, oldest first."""
-        return self._tables.epochs(self._tables.experiment(name).id)
+    def epochs(self, name: str, limit: int, before: int | None = None) -> list[EpochRecord]:
+        """Return the newest epochs of an experiment, or those before a number; oldest first."""
+        return self._tables.epochs(self._tables.experiment(name).id, limit, before)
 
     def create_experiment(self, document: Experiment, *, actor: str) -> ExperimentRecord:
         """Create an experiment as a draft."""
@@ -93,10 +132,17 @@ class Control:
         return self._tables.experiment(document.name)
 
     def replace_experiment(self, document: Experiment, if_match: str | None, *, actor: str) -> ExperimentRecord:
-        """Replace a draft's document, or the weights, holdout and traffic of a started experiment.
+        """Replace a draft's document, or what can still change of a started experiment.
 
         New weights are a new epoch, which moves the fewest possible units.
         """
+        for _ in range(_ATTEMPTS):
+            # A bandit goes on publishing while its document is changed.
+            with contextlib.suppress(EpochTaken):
+                return self._replace_experiment(document, if_match, actor)
+        raise Conflict(f"experiment {document.name!r} publishes epochs faster than it can be changed; try again")
+
+    def _replace_experiment(self, document: Experiment, if_match: str | None, actor: str) -> ExperimentRecord:
         record, change = self._begin(document.name, if_match)
         if record.state == "concluded":
             raise Conflict(f"experiment {document.name!r} is concluded and cannot change; create a new one")
@@ -105,8 +151,8 @@ class Control:
             raise InvalidDocument("an experiment keeps its endpoint; create a new one", field="endpoint")
         change = msgspec.structs.replace(change, document=document)
         if record.epoch is not None:
-            _refuse_changes(record, document)
-            change = _reweighted(record.epoch, change)
+            refuse_changes(record, document)
+            change = self._reallocated(record, record.epoch, change)
         return self._apply(record, change, actor, "replace")
 
     def start(self, name: str, if_match: str | None, *, actor: str) -> ExperimentRecord:
@@ -114,7 +160,7 @@ class Control:
         record, change = self._begin(name, if_match)
         _require_state(record, "start", "draft")
         self._check(record.document)
-        epoch = Epoch(1, fresh(with_holdout(quantise(record.document.shares()))), _traffic(record.document))
+        epoch = self._first_epoch(record)
         started = msgspec.structs.replace(
             change, state="running", started_ms=self._clock(), epoch=epoch, reason="start"
         )
@@ -139,6 +185,21 @@ class Control:
         concluded = msgspec.structs.replace(change, state="concluded", ended_ms=self._clock())
         return self._apply(record, concluded, actor, "conclude")
 
+    def _first_epoch(self, record: ExperimentRecord) -> Epoch:
+        document, now_ms = record.document, self._clock()
+        if isinstance(document.allocation, Bandit):
+            return bandit_epoch(document, None, what_is_known(self._tables, record, now_ms), now_ms)
+        return Epoch(1, fresh(fixed_counts(document)), _traffic(document))
+
+    def _reallocated(self, record: ExperimentRecord, epoch: Epoch, change: Change) -> Change:
+        """Return the change with the epoch that its document needs, if it differs from the newest one."""
+        document, now_ms = change.document, self._clock()
+        if isinstance(document.allocation, Bandit):
+            changed = msgspec.structs.replace(record, document=document)
+            following = bandit_epoch(document, epoch, what_is_known(self._tables, changed, now_ms), now_ms)
+            return msgspec.structs.replace(change, epoch=following, reason="new settings")
+        return _reweighted(epoch, change)
+
     def _begin(self, name: str, if_match: str | None) -> tuple[ExperimentRecord, Change]:
         record = self._tables.experiment(name)
         _checked_revision(f"experiment {name!r}", if_match, record.revision)
@@ -151,7 +212,7 @@ class Control:
     def _check(self, document: Experiment) -> None:
         endpoint = self._tables.endpoint(document.endpoint)
         expected = self._signature(endpoint.document.champion)
-        check_experiment(document, output=expected.output)
+        check_experiment(document, kind=endpoint.document.kind, output=expected.output)
         for index, arm in enumerate(document.arms):
             if differences := expected.accepts(self._signature(arm.model)):
                 raise InvalidDocument(
@@ -159,6 +220,7 @@ class Control:
                     f"{'; '.join(differences)}",
                     field=f"arms[{index}].model",
                 )
+        self._check_shadows(expected, document.shadows)
 
     def _signature(self, reference: str) -> Signature:
         return self._registry.manifest(ModelReference.parse(reference)).signature
@@ -182,24 +244,13 @@ def _require_state(record: ExperimentRecord, verb: str, *allowed: State) -> None
         raise Conflict(f"cannot {verb} experiment {name!r}: it is {record.state}, not {' or '.join(allowed)}")
 
 
-def _refuse_changes(record: ExperimentRecord, document: Experiment) -> None:
-    for field in Experiment.__struct_fields__:
-        changed = getattr(document, field) != getattr(record.document, field)
-        if changed and field not in _CHANGEABLE_WHILE_RUNNING:
-            name = record.document.name
-            raise Conflict(
-                f"experiment {name!r} is {record.state}: {field!r} can no longer change, only "
-                f"{', '.join(sorted(_CHANGEABLE_WHILE_RUNNING))}; create a new experiment"
-            )
-
-
 def _traffic(document: Experiment) -> int:
     return round(document.traffic * BUCKETS)
 
 
 def _reweighted(epoch: Epoch, change: Change) -> Change:
     """Return the change with the epoch that its weights, holdout and traffic need, if they differ from this one's."""
-    table = reweight(epoch.table, with_holdout(quantise(change.document.shares())))
+    table = reweight(epoch.table, fixed_counts(change.document))
     following = Epoch(epoch.number + 1, table, _traffic(change.document))
     if (following.table, following.traffic) == (epoch.table, epoch.traffic):
         return change

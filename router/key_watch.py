@@ -3,13 +3,14 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from router.errors import LedgerUnavailable
 from router.gate import Gate
 from router.keys import Keyring
 from router.ledger.control import ControlTables
 from router.ledger.keys import KeyTables
+from router.repeating import Background
 
 READ_S = 0.5
 """How often a process looks for keys made or revoked; they never wait for models to load."""
@@ -29,22 +30,17 @@ class KeyWatch:
         self._tables = tables
         self._version = -1
         self._used: dict[str, int] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._background = Background()
 
     async def start(self) -> None:
         """Read the keys and begin to follow them."""
         await self._read()
-        self._tasks = [
-            asyncio.create_task(_repeat(READ_S, self._read)),
-            asyncio.create_task(_repeat(RECORD_S, self._record)),
-        ]
+        self._background.repeat(READ_S, self._read, "cannot follow the API keys; the last ones stay in force")
+        self._background.repeat(RECORD_S, self._record, "cannot record which API keys were used; trying again")
 
     async def stop(self) -> None:
         """Record the last uses, if the database lets us."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._background.stop()
         try:
             await self._record()
         except LedgerUnavailable as error:
@@ -64,15 +60,3 @@ class KeyWatch:
             # What is not recorded this time stays for the next.
             await asyncio.to_thread(self._tables.record_uses, self._used)
             self._used = {}
-
-
-async def _repeat(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
-    while True:
-        await asyncio.sleep(seconds)
-        try:
-            await work()
-        except LedgerUnavailable:
-            # The service, which looks at the same database just as often, says so.
-            continue
-        except Exception:
-            _logger.exception("cannot follow the API keys; the last ones stay in force")

@@ -1,7 +1,7 @@
 """What a process tells Prometheus about itself. Every process, also each of `--workers`, speaks for itself alone."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
@@ -9,6 +9,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from router.ledger.failover import LedgerState
+from router.serving.breaker import STATES
+from router.serving.running import ModelReading
+from router.shadowing.counting import ShadowCounts
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -25,6 +28,7 @@ class Reading(NamedTuple):
     control_age_s: float
     """Since this process last looked for control writes of others."""
     broken_models: int
+    models: Sequence[ModelReading] = ()
 
 
 class Metrics:
@@ -39,11 +43,20 @@ class Metrics:
         """Predict requests that the champion answered because the arm could not, by endpoint."""
         self.outcomes: Counter[str] = Counter()
         """Outcomes by what became of them."""
+        self.breaker_openings: Counter[str] = Counter()
+        """How often a model version's circuit breaker opened."""
+        self.rejected_calls: Counter[tuple[str, str]] = Counter()
+        """Calls that were not made, by model version and why: breaker, concurrency, or busy with others."""
+        self.shadows = ShadowCounts(self._registry)
+        """What became of shadow calls."""
         self._commit_seconds = self._histogram(
             "turnout_ledger_commit_seconds", "How long a batch took to become durable.", _COMMIT_SECONDS
         )
         self._batch_rows = self._histogram(
             "turnout_ledger_batch_rows", "How many rows became durable together.", _BATCH_ROWS
+        )
+        self._gathered_rows = self._histogram(
+            "turnout_micro_batch_rows", "How many rows of waiting requests went into one call of a model.", _BATCH_ROWS
         )
         self._propagation = self._histogram(
             "turnout_control_propagation_seconds",
@@ -55,6 +68,10 @@ class Metrics:
         """Count a batch that became durable."""
         self._commit_seconds.observe(seconds)
         self._batch_rows.observe(rows)
+
+    def gathered(self, rows: int) -> None:
+        """Count a call of a model for which requests are gathered."""
+        self._gathered_rows.observe(rows)
 
     def propagated(self, seconds: float) -> None:
         """Count a control write that this process serves by from now on."""
@@ -91,6 +108,10 @@ class _Readings(Collector):
         fallbacks = "Answers of the champion for an arm that failed."
         yield _counted("turnout_fallbacks", fallbacks, "endpoint", self._metrics.fallbacks)
         yield _counted("turnout_outcomes", "Outcomes by what became of them.", "status", self._metrics.outcomes)
+        openings = "Openings of a model version's circuit breaker."
+        yield _counted("turnout_breaker_openings", openings, "model", self._metrics.breaker_openings)
+        yield self._rejected_calls()
+        yield from _models(reading.models)
 
     def _decisions(self) -> CounterMetricFamily:
         labels = ("endpoint", "experiment", "arm")
@@ -98,6 +119,22 @@ class _Readings(Collector):
         for (endpoint, experiment, arm), count in sorted(self._metrics.decisions.items(), key=str):
             family.add_metric((endpoint, experiment or "", arm or ""), count)
         return family
+
+    def _rejected_calls(self) -> CounterMetricFamily:
+        documentation = "Calls of a model version that were not made."
+        family = CounterMetricFamily("turnout_rejected_calls", documentation, labels=("model", "reason"))
+        for labels, count in sorted(self._metrics.rejected_calls.items()):
+            family.add_metric(labels, count)
+        return family
+
+
+def _models(readings: Sequence[ModelReading]) -> Iterator[GaugeMetricFamily]:
+    breaker = GaugeMetricFamily("turnout_breaker_state", "0 closed, 1 half-open, 2 open.", labels=("model",))
+    calls = GaugeMetricFamily("turnout_model_calls", "Calls of a model version under way.", labels=("model",))
+    for reading in readings:
+        breaker.add_metric((reading.reference,), STATES.index(reading.breaker))
+        calls.add_metric((reading.reference,), reading.calls)
+    return iter((breaker, calls))
 
 
 def _counted(name: str, documentation: str, label: str, counts: Counter[str]) -> CounterMetricFamily:

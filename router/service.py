@@ -2,14 +2,15 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 
 from models.registry import Registry
 from models.runtime import load
+from router.bandits import BanditPublisher
 from router.control import Control
 from router.decision_id import Signer
-from router.errors import LedgerUnavailable
 from router.key_watch import KeyWatch
 from router.ledger.audit import AuditTables
 from router.ledger.batch import BatchWriter
@@ -19,13 +20,20 @@ from router.ledger.failover import Failover, LedgerState
 from router.ledger.keys import KeyTables
 from router.ledger.partitions import ensure_partitions
 from router.ledger.reading import DecisionTables
+from router.ledger.rollup import roll_up
 from router.ledger.writer import LedgerWriter
 from router.metrics import Metrics, Reading
+from router.repeating import Background
+from router.serving.exposure import Exposures
 from router.serving.loading import LoadModel, RouteLoader
 from router.serving.outcomes import OutcomeRecorder
 from router.serving.predict import Predictor
 from router.serving.routes import Routes
+from router.serving.running import ModelRunner
+from router.serving.shadows import Shadows
+from router.serving.unrouted import Unrouted
 from router.settings import Settings
+from router.shadowing.launch import Launch, loader_name
 
 RETRY_S = 30.0
 """How long after a failed load a model is tried again."""
@@ -33,11 +41,17 @@ RETRY_S = 30.0
 REFRESH_S = 0.5
 """How often a process looks for control writes of other processes; the staleness bound is this plus loading time."""
 
+ALLOCATE_S = 0.1
+"""How often a process looks whether the epoch of a bandit is due."""
+
 WATCH_S = 0.25
 """How often a process looks whether a commit hangs."""
 
-PARTITIONS_S = 3600.0
-"""How often a process looks whether the partitions of the coming months are there."""
+HOUSEKEEPING_S = 3600.0
+"""How often a process looks whether the partitions of the coming months are there, and adds old statistics up."""
+
+HOUSEKEEPING_RETRY_S = 60.0
+"""How long after its start it does so first, and after a failure again."""
 
 _NO_ROUTES = Routes(-1, {}, {}, {}, {})
 
@@ -73,19 +87,35 @@ class Service:
         self._looked_at = time.monotonic()
         self.metrics = Metrics(self._reading)
         self._refreshing = asyncio.Lock()
-        self._partitioned_at = time.monotonic()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._kept_at = -math.inf
+        self._background = Background()
         self.signer = Signer(settings.secrets())
         self.decisions = DecisionTables(engine)
         self.control = Control(tables, self.registry, clock)
+        self._bandits = BanditPublisher(tables, clock)
         self.audit = AuditTables(engine)
         self.keys = KeyWatch(tables, KeyTables(engine), clock)
         self._store = Failover(engine, BatchWriter(clock), settings.spool, max_spool_bytes=settings.spool_max_bytes)
+        self._queue_size = settings.queue_size
         self._writer = LedgerWriter(
             self._store,
             queue_size=settings.queue_size,
             timeout_s=settings.ledger_timeout_s,
             committed=self.metrics.committed,
+        )
+        self._runner = ModelRunner(
+            rejected=self.metrics.rejected_calls,
+            opened=self.metrics.breaker_openings,
+            gathered=self.metrics.gathered,
+        )
+        self._shadows = Shadows(
+            Launch(settings.registry, loader_name(load_model), settings.shadow_memory_bytes),
+            self._writer.record,
+            has_time=self._has_time_for_shadows,
+            queue_size=settings.shadow_queue_size,
+            timeout_s=settings.shadow_timeout_ms / 1000,
+            clock=clock,
+            counts=self.metrics.shadows,
         )
         self.predictor = Predictor(
             self.routes,
@@ -93,9 +123,15 @@ class Service:
             self._writer,
             self.signer,
             max_batch=settings.max_batch,
+            runner=self._runner,
             clock=clock,
+            offer=self._shadows.offer,
             decisions=self.metrics.decisions,
             fallbacks=self.metrics.fallbacks,
+        )
+        self.unrouted = Unrouted(self._runner, max_batch=settings.max_batch)
+        self.exposures = Exposures(
+            self.routes, self._writer, self.signer, clock=clock, decisions=self.metrics.decisions
         )
         self.outcomes = OutcomeRecorder(
             self.routes,
@@ -120,17 +156,21 @@ class Service:
         self._writer.start()
         await self.keys.start()
         await self.refresh()
-        self._tasks = [asyncio.create_task(self._poll()), asyncio.create_task(self._watch())]
+        for repeated in (
+            (REFRESH_S, self.refresh, "cannot look for changes; the last routes stay in use"),
+            (ALLOCATE_S, self._allocate, "cannot look for new evidence; bandits keep their shares"),
+            (WATCH_S, self._watch, "cannot look whether a commit hangs"),
+            (HOUSEKEEPING_RETRY_S, self._keep_house, "cannot make partitions or add old statistics up; trying again"),
+        ):
+            self._background.repeat(*repeated)
 
     async def stop(self) -> None:
         """Commit what is queued and release everything."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._background.stop()
+        await self._shadows.stop()
         await asyncio.to_thread(self._writer.stop)
         await self.keys.stop()
-        self.predictor.close()
+        self._runner.close()
         self._engine.dispose()
 
     async def refresh(self) -> None:
@@ -142,8 +182,11 @@ class Service:
                 follows = self._routes.version not in (_NO_ROUTES.version, latest.version)
                 self._routes = await asyncio.to_thread(self._loader.load, self._routes)
                 self._loaded_at = time.monotonic()
+                self._shadows.follow(self._routes)
                 if follows:
                     self.metrics.propagated((self._clock() - latest.changed_ms) / 1000)
+            # Also when nothing changed: a request that began under older routes may have called what left them.
+            self._runner.keep_only(self._routes.limits_in_use())
 
     def _reading(self) -> Reading:
         return Reading(
@@ -151,33 +194,29 @@ class Service:
             queued_rows=self._writer.depth(),
             control_age_s=time.monotonic() - self._looked_at,
             broken_models=len(self._routes.problems),
+            models=list(self._runner.readings()),
         )
+
+    def _has_time_for_shadows(self) -> bool:
+        """Return whether the ledger is there and far from having to refuse decisions."""
+        return self._store.state().problem is None and 2 * self._writer.depth() <= self._queue_size
 
     def _retry_is_due(self) -> bool:
         """Return whether a model that could not be loaded should be tried again."""
         return bool(self._routes.problems) and time.monotonic() - self._loaded_at > RETRY_S
 
-    async def _poll(self) -> None:
-        away = False
-        while True:
-            await asyncio.sleep(REFRESH_S)
-            try:
-                await self.refresh()
-                await self._make_partitions()
-                away = False
-            except LedgerUnavailable as error:
-                if not away:
-                    _logger.warning("cannot look for changes; the last routes stay in use: %s", error)
-                away = True
-            except Exception:
-                _logger.exception("cannot refresh the routes; the last ones stay in use")
+    async def _allocate(self) -> None:
+        due = self._bandits.due(self._routes.experiments.values())
+        if not due:
+            return
+        if await asyncio.to_thread(self._bandits.publish, due):
+            await self.refresh()
 
-    async def _make_partitions(self) -> None:
-        if time.monotonic() - self._partitioned_at > PARTITIONS_S:
+    async def _keep_house(self) -> None:
+        if time.monotonic() - self._kept_at > HOUSEKEEPING_S:
             await asyncio.to_thread(ensure_partitions, self._engine, self._clock())
-            self._partitioned_at = time.monotonic()
+            await asyncio.to_thread(roll_up, self._engine, self._clock())
+            self._kept_at = time.monotonic()
 
     async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(WATCH_S)
-            self._writer.watch()
+        self._writer.watch()

@@ -45,6 +45,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """How large a process's spool may grow; beyond it requests are refused."""
     ledger_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 2.0
     """How long a commit may take before the database counts as away."""
+    shadow_queue_size: Annotated[int, msgspec.Meta(ge=1)] = 1000
+    """How many decisions may wait for each shadow; beyond it they are not shown to it."""
+    shadow_timeout_ms: Annotated[int, msgspec.Meta(ge=1)] = 1000
+    """How long a shadow may take for a decision before its process is replaced."""
+    shadow_memory_bytes: Annotated[int, msgspec.Meta(ge=16_777_216)] = 536_870_912
+    """How much memory a shadow may take to be loaded, and beyond that to predict."""
     api_key: str | None = None
     """What commands, the demo and Dagster show the router, once it has keys."""
 

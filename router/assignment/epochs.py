@@ -14,16 +14,21 @@ _DIGITS = 6
 HOLDOUT = 255
 """The number that stands in a table for buckets that no arm gets: the champion serves them."""
 
+INTERLEAVED = 254
+"""The number that stands in a table for buckets whose lists mix the rankings of all arms."""
+
 
 class Epoch(NamedTuple):
     """A numbered table of 10 000 buckets; `table[bucket]` is the arm's number, or HOLDOUT.
 
-    `traffic` is how many of the 10 000 buckets of the experiment's traffic hash it takes units from.
+    `traffic` is how many of the 10 000 buckets of the experiment's traffic hash it takes units from; `basis` is
+    the JSON of what a bandit's table was computed from.
     """
 
     number: int
     table: bytes
     traffic: int = BUCKETS
+    basis: str | None = None
 
     def propensity(self, arm: int) -> float:
         """Return the exact probability with which this epoch draws `arm`, a multiple of 1/10 000."""

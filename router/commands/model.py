@@ -1,11 +1,17 @@
 """`turnout model`: the registry on this machine."""
 
+from typing import Any, BinaryIO, TypeVar
+
 import click
+import msgspec
 
 from models.reference import ModelReference
 from models.registry import Registry
+from models.signature import Signature
 from router.commands.output import json_option, print_json, print_rows
 from router.settings import load
+
+Document = TypeVar("Document")
 
 
 @click.group()
@@ -45,6 +51,46 @@ def verify_model(reference: str) -> None:
     """Hash every file of NAME@VERSION again and compare with its manifest."""
     manifest = _registry().verify(ModelReference.parse(reference))
     click.echo(f"{manifest.reference}: {len(manifest.files)} files as published")
+
+
+@model.command("remote")
+@click.option("--url", required=True, help="The model server's address, such as http://models.internal:8000.")
+@click.option("--model-name", required=True, help="What the server calls the model.")
+@click.option("--model-version", help="Which version of it; unless said, the server chooses.")
+@click.option("--signature", type=click.File("rb"), required=True, help='{"features": [..], "output": ..} as JSON.')
+@click.option("--sample", type=click.File("rb"), required=True, help="A JSON list of input rows.")
+@click.option("--name", required=True, help="What the registry calls it.")
+@click.option(
+    "--inputs",
+    type=click.Choice(["per_feature", "single_tensor"]),
+    help="One tensor for each feature, or one that holds all; unless said, as the server declares.",
+)
+@click.option(
+    "--datatype",
+    type=click.Choice(["FP16", "FP32", "FP64"]),
+    default="FP64",
+    help="Of numbers, if the server is silent.",
+)
+@click.option("--output", help="Which output holds the prediction, if there are several.")
+@click.option("--output-column", type=click.IntRange(min=0), help="Which of its columns, from 0, if it has several.")
+@click.option("--token-variable", help="The environment variable that holds the server's bearer token.")
+def publish_remote_model(
+    *, url: str, model_name: str, signature: BinaryIO, sample: BinaryIO, name: str, **options: Any
+) -> None:
+    """Publish a model that another server runs, after asking that server for predictions of the sample."""
+    from models.remote_publishing import publish_remote
+
+    takes = _decoded(signature, Signature)
+    rows = _decoded(sample, list[dict[str, Any]])
+    reference = publish_remote(url, model_name, takes, rows, name=name, registry=_registry(), **options)
+    click.echo(f"{reference} runs on {url}")
+
+
+def _decoded(file: BinaryIO, type_: type[Document]) -> Document:
+    try:
+        return msgspec.json.decode(file.read(), type=type_)
+    except msgspec.DecodeError as error:
+        raise click.ClickException(f"{file.name}: {error}") from error
 
 
 def _registry() -> Registry:

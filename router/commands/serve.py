@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from litestar import Litestar
 
 _BACKLOG = 2048
+_KEEP_ALIVE_S = 75
+"""Longer than clients and balancers keep an idle connection: who closes first meets a request that is on its way."""
 
 
 @click.command()
@@ -103,6 +105,7 @@ def _run(settings: Settings, listener: socket.socket, workers: int) -> None:
         access_log=False,
         proxy_headers=False,
         ws="none",
+        timeout_keep_alive=_KEEP_ALIVE_S,
     )
     click.echo(f"Turnout on http://{settings.host}:{port}  (API: /schema, ledger: {shown(settings.database)})")
     server = uvicorn.Server(config)

@@ -102,7 +102,7 @@ def _print(console: Console, summary: Summary, printed: int) -> None:
     lines.append(f"checked in {summary.seconds:.1f} s: {checked or 'nothing'}")
     for note, number in {
         "outcomes that wait for their decision, which another router has yet to hand in": summary.waiting,
-        "outcomes that came early, for an item that their decision does not have": summary.out_of_range,
+        "outcomes that came early, for an item that their decision lacks or did not show": summary.out_of_range,
         "sticky decisions made while their unit's first assignment could not be read": summary.unlike_first,
         "statistics of decisions older than any that the ledger still has, which cannot be rebuilt": summary.older,
     }.items():

@@ -15,14 +15,24 @@ from router.http.control_plane import CONTROL_PLANE
 from router.http.data_plane import data_plane
 from router.http.health import live, ready
 from router.http.metrics import metrics
+from router.http.ofrep import PREFIX as OFREP
+from router.http.ofrep import error_shape as ofrep_error
+from router.http.ofrep import ofrep
+from router.http.open_inference.handlers import PREFIX as OPEN_INFERENCE
+from router.http.open_inference.handlers import error_shape as open_inference_error
+from router.http.open_inference.handlers import open_inference
 from router.http.problems import HANDLERS
 from router.http.schemas import sharpen
+from router.http.shapes import shaped
 from router.service import Service
 from router.settings import Settings, load
 
 _DESCRIPTION = """\
 Routes prediction traffic to several models behind one endpoint, records every decision with the probability with which
-its arm was chosen, and counts the outcomes that come back. Errors are RFC 9457 problem details."""
+its arm was chosen, and counts the outcomes that come back. Errors are RFC 9457 problem details. `/v2` speaks the Open
+Inference Protocol V2 and `/ofrep` OpenFeature's remote evaluation; those protocols have documents of their own."""
+
+_ERROR_SHAPES = {OPEN_INFERENCE: open_inference_error, OFREP: ofrep_error}
 
 
 def create_app(settings: Settings | None = None) -> Litestar:
@@ -43,14 +53,22 @@ def application(service: Service, *, max_body_bytes: int) -> Litestar:
             await service.stop()
 
     app = Litestar(
-        [*data_plane(service), *CONTROL_PLANE, live, ready, metrics],
+        [
+            *data_plane(service),
+            *open_inference(service, max_body_bytes=max_body_bytes),
+            *ofrep(service),
+            *CONTROL_PLANE,
+            live,
+            ready,
+            metrics,
+        ],
         request_class=StrictRequest,
         guards=[guard(service.keys.gate)],
         dependencies={
             "service": Provide(lambda: service, sync_to_thread=False),
             "caller": Provide(caller_of, sync_to_thread=False),
         },
-        exception_handlers=HANDLERS,
+        exception_handlers=shaped(HANDLERS, _ERROR_SHAPES),
         lifespan=[lifespan],
         openapi_config=_openapi(),
         request_max_body_size=max_body_bytes,

@@ -35,7 +35,7 @@ IfMatch = Annotated[
     HeaderParameter(name="If-Match", description='The revision that the change is based on, such as "3".'),
 ]
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="How many entries to return.")]
-Before = Annotated[int | None, QueryParameter(ge=1, le=2**53, description="Only entries with a lower id.")]
+Before = Annotated[int | None, QueryParameter(ge=1, le=2**53, description="Only entries with a lower id or number.")]
 _CREATE = needs("admin", 404, 409, 413, 422)
 _REPLACE = {"operation_class": ConditionalOperation, **needs("admin", 404, 409, 412, 413, 422, 428)}
 _MOVE = {"operation_class": ConditionalOperation, **needs("admin", 404, 409, 412, 422, 428)}
@@ -101,10 +101,12 @@ async def read_experiment(name: FromPath[str], service: NamedDependency[Service]
 
 
 @get("/v1/experiments/{name:str}/allocation", tags=["experiments"], **needs("read", 404))
-async def read_allocation(name: FromPath[str], service: NamedDependency[Service]) -> list[EpochView]:
-    """Return the experiment's epochs, oldest first, with the arms' probabilities."""
+async def read_allocation(
+    name: FromPath[str], service: NamedDependency[Service], limit: Limit = 100, before: Before = None
+) -> list[EpochView]:
+    """Return the newest epochs and their probabilities, oldest first; older ones are `before` the first of them."""
     record = await asyncio.to_thread(service.control.experiment, name)
-    epochs = await asyncio.to_thread(service.control.epochs, name)
+    epochs = await asyncio.to_thread(service.control.epochs, name, limit, before)
     return [epoch_view(epoch, record.document) for epoch in epochs]
 
 

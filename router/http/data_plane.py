@@ -11,7 +11,7 @@ from litestar.params import FromPath
 from litestar.status_codes import HTTP_200_OK
 
 from router.http.access import caller_of, needs
-from router.http.examples import OutcomesOperation, PredictOperation
+from router.http.examples import OutcomesOperation, PredictOperation, RankOperation
 from router.http.views import DecisionView, decision_view
 from router.ledger.records import Receipt
 from router.service import Service
@@ -50,10 +50,20 @@ def data_plane(service: Service) -> list[HTTPRouteHandler]:
     )
     async def predict(endpoint: FromPath[str], request: Request[Any, Any, State]) -> Response[bytes]:
         """Route one request to an arm and answer once the decision is durable."""
-        forced = request.headers.get(FORCED_ARM_HEADER)
-        if forced is not None:
-            caller_of(request).require("admin")
-        reply = await service.predictor.predict(endpoint, await request.body(), forced)
+        reply = await service.predictor.predict(endpoint, await request.body(), _forced_arm(request))
+        return Response(reply, media_type=MediaType.JSON)
+
+    @post(
+        "/v1/endpoints/{endpoint:str}/rank",
+        status_code=HTTP_200_OK,
+        operation_class=RankOperation,
+        tags=["rank"],
+        **needs("predict", 404, 409, 413, 500),
+        summary="Rank candidates, and record whose ranking was shown and with which probability it was chosen",
+    )
+    async def rank(endpoint: FromPath[str], request: Request[Any, Any, State]) -> Response[bytes]:
+        """Order candidates by an arm's scores, or mix the rankings of all arms, and answer once that is durable."""
+        reply = await service.predictor.rank(endpoint, await request.body(), _forced_arm(request))
         return Response(reply, media_type=MediaType.JSON)
 
     @post(
@@ -78,9 +88,17 @@ def data_plane(service: Service) -> list[HTTPRouteHandler]:
         """Return what was decided and what came of it."""
         raw, _ = service.signer.parse(decision_id)
         stored = await asyncio.to_thread(service.decisions.read, raw)
-        return decision_view(stored, await asyncio.to_thread(service.decisions.outcomes, raw))
+        outcomes = await asyncio.to_thread(service.decisions.outcomes, raw)
+        return decision_view(stored, outcomes, await asyncio.to_thread(service.decisions.shadows, raw))
 
-    return [predict, post_outcomes, read_decision]
+    return [predict, rank, post_outcomes, read_decision]
+
+
+def _forced_arm(request: Request[Any, Any, State]) -> str | None:
+    forced = request.headers.get(FORCED_ARM_HEADER)
+    if forced is not None:
+        caller_of(request).require("admin")
+    return forced
 
 
 def _receipts(receipts: list[Receipt]) -> ReceiptsView:

@@ -31,6 +31,16 @@ PREDICT_EXAMPLES = {
         value={"unit": "user-17", "inputs": _INPUTS, "id": "order-2041"},
     ),
 }
+RANK_EXAMPLES = {
+    "list": Example(
+        summary="The three best of some candidates; outcomes name the candidate in `item`",
+        value={
+            "unit": "user-17",
+            "candidates": [{"id": "B6-915", **_INPUTS}, {"id": "DL-421", **_INPUTS, "carrier": "DL"}],
+            "length": 3,
+        },
+    ),
+}
 OUTCOME_EXAMPLES = {
     "label": Example(
         summary="The label that the prediction is scored against",
@@ -74,6 +84,47 @@ _PREDICT_REPLY = Schema(
         "predictions": Schema(type=OpenAPIType.ARRAY, items=_NUMBER),
         "served_model": _STRING,
         "fallback": _STRING,
+    },
+)
+_RANK = Schema(
+    type=OpenAPIType.OBJECT,
+    required=["unit", "candidates"],
+    properties={
+        "unit": Schema(type=OpenAPIType.STRING, min_length=1, max_length=512, description="What is randomised."),
+        "candidates": Schema(
+            type=OpenAPIType.ARRAY,
+            min_items=1,
+            items=Schema(
+                type=OpenAPIType.OBJECT,
+                required=["id"],
+                properties={"id": Schema(type=OpenAPIType.STRING, min_length=1, max_length=128)},
+            ),
+            description="Each with its `id`, unique in the list, and the features that the endpoint's model declares.",
+        ),
+        "context": Schema(type=OpenAPIType.OBJECT, description="Attributes that audiences look at."),
+        "length": Schema(
+            type=[OpenAPIType.INTEGER, OpenAPIType.NULL], minimum=1, maximum=100_000, description="How many to show."
+        ),
+        "id": Schema(
+            type=[OpenAPIType.STRING, OpenAPIType.NULL], min_length=1, max_length=128, description="Idempotency key."
+        ),
+    },
+    additional_properties=False,
+)
+_RANK_REPLY = Schema(
+    type=OpenAPIType.OBJECT,
+    required=["decision_id", "endpoint", "experiment", "epoch", "arm", "model", "propensity", "items"],
+    properties={
+        **{name: each for name, each in (_PREDICT_REPLY.properties or {}).items() if not name.startswith("prediction")},
+        "items": Schema(
+            type=OpenAPIType.ARRAY,
+            items=Schema(
+                type=OpenAPIType.OBJECT,
+                required=["id", "rank", "item"],
+                properties={"id": _STRING, "rank": _INTEGER, "item": _INTEGER},
+            ),
+            description="The candidate's id, its place from 1 on, and the `item` by which outcomes name it.",
+        ),
     },
 )
 _FORCED_ARM = Parameter(
@@ -135,6 +186,16 @@ class PredictOperation(Operation):
         self.parameters = [*(self.parameters or ()), _FORCED_ARM]
         self.request_body = _body(_PREDICT, PREDICT_EXAMPLES)
         _set_reply(self, _PREDICT_REPLY, "The prediction; its decision is durable.")
+
+
+@dataclass
+class RankOperation(Operation):
+    """The rank call's body and reply."""
+
+    def __post_init__(self) -> None:
+        self.parameters = [*(self.parameters or ()), _FORCED_ARM]
+        self.request_body = _body(_RANK, RANK_EXAMPLES)
+        _set_reply(self, _RANK_REPLY, "What to show; the decision is durable.")
 
 
 @dataclass

@@ -28,6 +28,7 @@ STATUS: dict[type[Exception], HTTPStatus] = {
     errors.CannotStart: HTTPStatus.INTERNAL_SERVER_ERROR,
     model_errors.ModelNotFound: HTTPStatus.NOT_FOUND,
     model_errors.RegistryUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    model_errors.RemoteUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     model_errors.InvalidReference: HTTPStatus.BAD_REQUEST,
     model_errors.ModelError: HTTPStatus.UNPROCESSABLE_ENTITY,
 }

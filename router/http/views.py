@@ -1,17 +1,20 @@
 """What the API returns for stored things: documents with their revision, state and times."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
-from router.assignment.epochs import HOLDOUT, to_runs
+from router.assignment.epochs import to_runs
 from router.assignment.hashing import BUCKETS
 from router.decision_id import encode
-from router.documents import HOLDOUT_NAME, Endpoint, Experiment
+from router.documents import SPECIAL_NAMES, Endpoint, Experiment
 from router.ledger.audit import AuditRecord
 from router.ledger.control import EndpointRecord, EpochRecord, ExperimentRecord, State
+from router.ledger.decided import read_draw, read_shown
 from router.ledger.reading import StoredDecision, StoredOutcome
+from router.ledger.records import ShadowRow
 
 
 class EndpointView(msgspec.Struct, frozen=True):
@@ -48,6 +51,8 @@ class EpochView(msgspec.Struct, frozen=True):
     reason: str
     published_at: datetime
     runs: list[tuple[int, int]]
+    basis: dict[str, Any] | None
+    """What a bandit computed it from: the evidence per arm, and when that was read."""
 
 
 class OutcomeView(msgspec.Struct, frozen=True):
@@ -60,6 +65,15 @@ class OutcomeView(msgspec.Struct, frozen=True):
     value: float | None
     at: datetime
     received_at: datetime
+
+
+class ShadowView(msgspec.Struct, frozen=True):
+    """What a shadow predicted for a decision, or why it did not."""
+
+    model: str
+    predictions: list[float] | None
+    error: str | None
+    latency_ms: float
 
 
 class DecisionView(msgspec.Struct, frozen=True):
@@ -78,8 +92,13 @@ class DecisionView(msgspec.Struct, frozen=True):
     fallback: str | None
     context: dict[str, Any] | None
     inputs: list[dict[str, Any]]
-    predictions: list[float]
+    predictions: list[float | None]
+    shown: list[int] | None
+    """The candidates of a rank endpoint that were shown, best first, by their index in `inputs`."""
+    teams: list[str | None] | None
+    """Of a list that mixes several rankings, the arm whose pick each place was; null where all agreed."""
     outcomes: list[OutcomeView]
+    shadows: list[ShadowView]
 
 
 class AuditView(msgspec.Struct, frozen=True):
@@ -116,8 +135,7 @@ def epoch_view(record: EpochRecord, experiment: Experiment) -> EpochView:
     """Return an epoch with its arms' names."""
     table = record.epoch.table
     names = dict(enumerate(arm.name for arm in experiment.arms))
-    if HOLDOUT in table:
-        names[HOLDOUT] = HOLDOUT_NAME
+    names |= {number: name for number, name in SPECIAL_NAMES.items() if number in table}
     return EpochView(
         epoch=record.epoch.number,
         probabilities={name: table.count(number) / BUCKETS for number, name in names.items()},
@@ -125,10 +143,13 @@ def epoch_view(record: EpochRecord, experiment: Experiment) -> EpochView:
         reason=record.reason,
         published_at=at(record.published_ms),
         runs=to_runs(table),
+        basis=None if record.epoch.basis is None else msgspec.json.decode(record.epoch.basis),
     )
 
 
-def decision_view(stored: StoredDecision, outcomes: list[StoredOutcome]) -> DecisionView:
+def decision_view(
+    stored: StoredDecision, outcomes: Sequence[StoredOutcome], shadows: Sequence[ShadowRow]
+) -> DecisionView:
     """Return a decision and its outcomes as the API shows them."""
     row = stored.row
     return DecisionView(
@@ -146,7 +167,10 @@ def decision_view(stored: StoredDecision, outcomes: list[StoredOutcome]) -> Deci
         context=None if row.context is None else msgspec.json.decode(row.context),
         inputs=msgspec.json.decode(row.inputs),
         predictions=msgspec.json.decode(row.predictions),
+        shown=None if row.shown is None else read_shown(row.shown),
+        teams=None if row.draw is None else [stored.teams.get(team) for team in read_draw(row.draw).teams],
         outcomes=[_outcome_view(outcome) for outcome in outcomes],
+        shadows=[_shadow_view(shadow) for shadow in shadows],
     )
 
 
@@ -166,6 +190,11 @@ def audit_view(record: AuditRecord) -> AuditView:
 def at(milliseconds: int) -> datetime:
     """Return a time as the API shows it, in UTC."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _shadow_view(shadow: ShadowRow) -> ShadowView:
+    predictions = None if shadow.predictions is None else msgspec.json.decode(shadow.predictions, type=list[float])
+    return ShadowView(shadow.model, predictions, shadow.error, shadow.latency_ms)
 
 
 def _outcome_view(outcome: StoredOutcome) -> OutcomeView:

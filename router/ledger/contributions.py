@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from analysis.statistics.scores import score
-from router.documents import AnyMetric, BinaryMetric, Experiment, RatioMetric, ScoreMetric
+from router.documents import AnyFeature, AnyMetric, BinaryMetric, Contextual, Experiment, RatioMetric, ScoreMetric
 
 
 class Moments(NamedTuple):
@@ -17,11 +17,19 @@ class Moments(NamedTuple):
     def __add__(self, other: tuple[float, ...]) -> "Moments":  # type: ignore[override]
         return Moments(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))  # type: ignore[arg-type]
 
+    def scaled(self, factor: float) -> "Moments":
+        """Return the statistics of values that are so many times as large."""
+        return Moments(self.n, factor * self.total, factor * factor * self.squares)
+
     def __sub__(self, other: tuple[float, ...]) -> "Moments":
         return Moments(*(mine - theirs for mine, theirs in zip(self, other, strict=True)))  # type: ignore[arg-type]
 
 
 NOTHING = Moments(0, 0.0, 0.0)
+
+
+ITEMS = "decisions/items"
+"""The statistic of how many items were decided: its values are the items of each decision that an experiment drew."""
 
 
 class Stated(NamedTuple):
@@ -41,16 +49,35 @@ class Fold(NamedTuple):
 
     statistic: str
     metric: AnyMetric
+    features: tuple[AnyFeature, ...] = ()
+    """What of the decision's context a contextual bandit learns this metric from."""
 
 
 def folds(experiment: Experiment, outcome: str) -> tuple[Fold, ...]:
     """Return the statistics that outcomes of this name feed."""
     return tuple(
-        Fold(_statistic(metric, outcome, part), metric)
+        Fold(_statistic(metric, outcome, part), metric, learned_features(experiment, metric))
         for metric in experiment.metrics
         for part, name in enumerate(metric.outcome_names())
         if name == outcome
     )
+
+
+def learned_features(experiment: Experiment, metric: AnyMetric) -> tuple[AnyFeature, ...]:
+    """Return what of a context the experiment learns a metric from: nothing, unless it is a contextual bandit's own."""
+    allocation = experiment.allocation
+    if isinstance(allocation, Contextual) and allocation.metric == metric.name:
+        return tuple(allocation.features)
+    return ()
+
+
+def counted_features(experiment: Experiment) -> tuple[AnyFeature, ...]:
+    """Return what has to be known of the contexts of all decisions, since a default stands for what does not come."""
+    allocation = experiment.allocation
+    if not isinstance(allocation, Contextual):
+        return ()
+    metric = experiment.metric(allocation.metric)
+    return () if getattr(metric, "default", None) is None else learned_features(experiment, metric)
 
 
 def is_label(folded: Iterable[Fold]) -> bool:
@@ -58,8 +85,8 @@ def is_label(folded: Iterable[Fold]) -> bool:
     return any(isinstance(fold.metric, ScoreMetric) for fold in folded)
 
 
-def contribution(metric: AnyMetric, statements: Statements, prediction: float, decided_ms: int) -> Moments:
-    """Return what an item adds to a statistic of the metric.
+def contribution(metric: AnyMetric, statements: Statements, prediction: float | None, decided_ms: int) -> Moments:
+    """Return what an item adds to a statistic of the metric; nothing to a score where nothing was predicted.
 
     Of every outcome id the highest version counts, and not at all if it is retracted. Several outcomes of one item:
     values add up, a binary one happened or not, and the scores of repeated labels are averaged.
@@ -70,14 +97,14 @@ def contribution(metric: AnyMetric, statements: Statements, prediction: float, d
         for stated in _newest(statements)
         if stated.value is not None and not (metric.ignores_late and stated.occurred_ms > closes_ms)
     ]
-    if not values:
+    if not values or (prediction is None and isinstance(metric, ScoreMetric)):
         return NOTHING
     value = _combined(metric, values, prediction)
     return Moments(1, value, value * value)
 
 
-def _combined(metric: AnyMetric, values: list[float], prediction: float) -> float:
-    if isinstance(metric, ScoreMetric):
+def _combined(metric: AnyMetric, values: list[float], prediction: float | None) -> float:
+    if isinstance(metric, ScoreMetric) and prediction is not None:
         return sum(score(metric.score, prediction, value) for value in values) / len(values)
     return max(values) if isinstance(metric, BinaryMetric) else sum(values)
 

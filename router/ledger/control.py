@@ -1,5 +1,6 @@
 """Endpoints, experiments and epochs in the ledger; every write is a compare-and-set on the revision, and audited."""
 
+from collections.abc import Collection
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -11,6 +12,8 @@ from router.documents import Endpoint, Experiment
 from router.errors import AlreadyExists, RevisionMismatch, UnknownEndpoint, UnknownExperiment
 from router.ledger import audit, schema
 from router.ledger.database import for_reading, transaction
+from router.ledger.regressions import RegressionMinute, read_regressions
+from router.ledger.statistics import Minute, read_minutes
 
 State = Literal["draft", "running", "paused", "concluded"]
 
@@ -54,6 +57,10 @@ class Change(msgspec.Struct, frozen=True):
     ended_ms: int | None
     epoch: Epoch | None = None
     reason: str = ""
+
+
+class EpochTaken(Exception):
+    """A bandit has published an epoch of this number since the experiment was read; read it again, and try again."""
 
 
 class Latest(NamedTuple):
@@ -129,14 +136,13 @@ class ControlTables:
     def experiments(self) -> list[ExperimentRecord]:
         """Return every experiment, oldest first: the order in which they may take a unit."""
         table, epochs = schema.experiments, schema.epochs
-        newest = select(epochs.c.experiment_id, func.max(epochs.c.epoch).label("epoch")).group_by(
-            epochs.c.experiment_id
-        )
-        last = newest.subquery()
+        # Looked up for each experiment: a bandit may have a million epochs.
+        older = epochs.alias()
+        newest = select(func.max(older.c.epoch)).where(older.c.experiment_id == table.c.id).correlate(table)
+        with_newest = (epochs.c.experiment_id == table.c.id) & (epochs.c.epoch == newest.scalar_subquery())
         query = (
-            select(table, epochs.c.epoch, epochs.c.runs, epochs.c.traffic)
-            .outerjoin(last, last.c.experiment_id == table.c.id)
-            .outerjoin(epochs, (epochs.c.experiment_id == table.c.id) & (epochs.c.epoch == last.c.epoch))
+            select(table, epochs.c.epoch, epochs.c.runs, epochs.c.traffic, epochs.c.basis)
+            .select_from(table.outerjoin(epochs, with_newest))
             .order_by(table.c.id)
         )
         with transaction(self._reading) as connection:
@@ -188,22 +194,56 @@ class ControlTables:
                 raise RevisionMismatch(f"experiment {record.document.name!r}", current or 0, record.revision)
             _write_arms(connection, record.id, change.document)
             if change.epoch is not None:
-                _publish(connection, record.id, change.epoch, change.reason, now_ms)
+                _publish_next(connection, record.id, change.epoch, change.reason, now_ms)
             before = _audited(record.state, record.revision, record.epoch, record.document)
             after = _audited(change.state, record.revision + 1, change.epoch or record.epoch, change.document)
             subject = f"experiment {record.document.name}"
             _finish(connection, audit.Entry(actor, action, subject, before, after), now_ms)
 
-    def epochs(self, experiment_id: int) -> list[EpochRecord]:
-        """Return an experiment's epochs, oldest first."""
-        table = schema.epochs
-        columns = (table.c.epoch, table.c.runs, table.c.traffic, table.c.reason, table.c.published_ms)
-        query = select(*columns).where(table.c.experiment_id == experiment_id).order_by(table.c.epoch)
+    def publish(self, record: ExperimentRecord, epoch: Epoch, reason: str, now_ms: int) -> bool:
+        """Publish the next epoch of a running experiment; return whether it is the one that stands.
+
+        It is not if another process was faster, or the experiment has changed since it was read.
+        """
+        table = schema.experiments
+        unchanged = (table.c.id == record.id, table.c.revision == record.revision, table.c.state == "running")
+        try:
+            with transaction(self._writing) as connection:
+                # Takes the row's lock, so that a change of the document comes before or after.
+                if connection.execute(update(table).where(*unchanged).values(state="running")).rowcount == 0:
+                    return False
+                _publish(connection, record.id, epoch, reason, now_ms)
+                raise_version(connection, now_ms)
+        except IntegrityError:
+            return False
+        return True
+
+    def minutes(self, experiment_id: int, metrics: Collection[str]) -> dict[str, list[Minute]]:
+        """Return the statistics of some metrics of an experiment, by metric."""
         with transaction(self._reading) as connection:
-            return [
-                EpochRecord(Epoch(number, load_runs(runs), traffic), reason, published_ms)
-                for number, runs, traffic, reason, published_ms in connection.execute(query)
+            return read_minutes(connection, experiment_id, metrics)
+
+    def regressions(self, experiment_id: int, metric: str) -> list[RegressionMinute]:
+        """Return the sums over values of a metric and their contexts, of an experiment."""
+        with transaction(self._reading) as connection:
+            return read_regressions(connection, experiment_id, metric)
+
+    def epochs(self, experiment_id: int, limit: int, before: int | None = None) -> list[EpochRecord]:
+        """Return the newest epochs of an experiment, or those before a number; oldest first."""
+        table = schema.epochs
+        columns = (table.c.epoch, table.c.runs, table.c.traffic, table.c.basis, table.c.reason, table.c.published_ms)
+        query = (
+            select(*columns).where(table.c.experiment_id == experiment_id).order_by(table.c.epoch.desc()).limit(limit)
+        )
+        if before is not None:
+            query = query.where(table.c.epoch < before)
+        query = query.order_by(table.c.epoch.desc()).limit(limit)
+        with transaction(self._reading) as connection:
+            newest_first = [
+                EpochRecord(Epoch(number, load_runs(runs), traffic, basis), reason, published_ms)
+                for number, runs, traffic, basis, reason, published_ms in connection.execute(query)
             ]
+        return newest_first[::-1]
 
 
 def _insert_named(connection: Connection, table: Any, values: dict[str, Any], thing: str) -> int:
@@ -225,6 +265,13 @@ def _write_arms(connection: Connection, experiment_id: int, document: Experiment
     connection.execute(insert(table), rows)
 
 
+def _publish_next(connection: Connection, experiment_id: int, epoch: Epoch, reason: str, now_ms: int) -> None:
+    try:
+        _publish(connection, experiment_id, epoch, reason, now_ms)
+    except IntegrityError as error:
+        raise EpochTaken(f"epoch {epoch.number} of experiment {experiment_id} has been published meanwhile") from error
+
+
 def _publish(connection: Connection, experiment_id: int, epoch: Epoch, reason: str, now_ms: int) -> None:
     connection.execute(
         insert(schema.epochs).values(
@@ -234,6 +281,7 @@ def _publish(connection: Connection, experiment_id: int, epoch: Epoch, reason: s
             traffic=epoch.traffic,
             reason=reason,
             published_ms=now_ms,
+            basis=epoch.basis,
         )
     )
 
@@ -272,5 +320,7 @@ def _experiment(row: RowMapping) -> ExperimentRecord:
         created_ms=row["created_ms"],
         started_ms=row["started_ms"],
         ended_ms=row["ended_ms"],
-        epoch=None if row["epoch"] is None else Epoch(row["epoch"], load_runs(row["runs"]), row["traffic"]),
+        epoch=None
+        if row["epoch"] is None
+        else Epoch(row["epoch"], load_runs(row["runs"]), row["traffic"], row["basis"]),
     )

@@ -6,26 +6,35 @@ stored, and counted when the decision comes.
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, bindparam, select, update
 
-from router.decision_id import encode
-from router.documents import Experiment
+from router.allocation.contextual import encode as encode_context
+from router.decision_id import FORCED, encode
+from router.documents import AnyFeature, Experiment
 from router.ledger import schema
-from router.ledger.contributions import NOTHING, Fold, Moments, Stated, contribution, folds, is_label
-from router.ledger.records import ACCEPTED, DUPLICATE, Item, Observation, Receipt, decided_ms
-from router.ledger.statements import among, insert_into, insert_missing, lock_outcomes
+from router.ledger.contributions import (
+    ITEMS,
+    NOTHING,
+    Fold,
+    Moments,
+    Stated,
+    contribution,
+    counted_features,
+    folds,
+    is_label,
+)
+from router.ledger.decided import Decided, context_of, credited_arms, items_of, known_decisions, read_context
+from router.ledger.records import ACCEPTED, DUPLICATE, DecisionRow, Item, Observation, Receipt, decided_ms
+from router.ledger.regressions import Sums, add_regressions, sums_of
+from router.ledger.restoring import Taken, note_taken, restore
+from router.ledger.statements import among, insert_missing, lock_outcomes
+from router.ledger.statistics import MS_PER_MINUTE, OUTCOMES_SHARD, Statistic, add_statistics
 
-MS_PER_MINUTE = 60_000
-
-_SHARD = 0
-
-_predictions = msgspec.json.Decoder(list[float])
 _Key = tuple[str, int]
 _Statements = dict[Item, dict[_Key, Stated]]
-_Statistic = tuple[int, int, str, int]
+_Known = Mapping[bytes, Decided]
 _Touched = dict[Item, tuple[int | None, int | None]]
 """Items whose outcomes changed, with the experiment and arm of their decision."""
 
@@ -36,6 +45,7 @@ class Folder:
     def __init__(self) -> None:
         # A started experiment's metrics never change.
         self._folds: dict[tuple[int, str], tuple[Fold, ...]] = {}
+        self._features: dict[int, tuple[AnyFeature, ...]] = {}
 
     def record(self, connection: Connection, observations: Sequence[Observation], now_ms: int) -> list[Receipt]:
         """Insert outcomes, fold the new ones into the statistics and return a receipt for each, in order.
@@ -44,21 +54,24 @@ class Folder:
         """
         lock_outcomes(connection)
         ids = {observation.decision_id for observation in observations}
-        predictions = _predictions_of(connection, ids)
+        known = known_decisions(connection, ids)
         said = _stored_statements(connection, ids)
         waited = {about for about, statements in said.items() if not all(each.counted for each in statements.values())}
         receipts, new = [], []
         for observation in observations:
-            receipt = _receipt(observation, said[observation.about], predictions.get(observation.decision_id))
+            folded = self.folds(connection, observation.experiment_id, observation.metric)
+            about = said[observation.about]
+            receipt = _receipt(observation, about, known.get(observation.decision_id), folded)
             receipts.append(receipt)
             if receipt is ACCEPTED:
-                new.append(observation)
-                stated = Stated(observation.value, observation.occurred_ms, counted=False)
-                said[observation.about][observation.outcome_id, observation.version] = stated
-        self._insert(connection, new, predictions, now_ms)
+                occurred_ms = _occurred_ms(observation, about)
+                new.append(observation._replace(occurred_ms=occurred_ms))
+                stated = Stated(observation.value, occurred_ms, counted=False)
+                about[observation.outcome_id, observation.version] = stated
+        self._insert(connection, new, known, now_ms)
         touched = {row.about: (row.experiment_id, row.arm) for row in new}
-        self._mark_counted(connection, {about: touched[about] for about in touched.keys() & waited}, predictions)
-        self._fold(connection, touched, said, predictions)
+        self._mark_counted(connection, {about: touched[about] for about in touched.keys() & waited}, known)
+        self._fold(connection, touched, said, known)
         return receipts
 
     def settle(self, connection: Connection, ids: Collection[bytes]) -> None:
@@ -71,10 +84,38 @@ class Folder:
             query = select(*columns).where(these, table.c.counted.is_(False))
             waiting |= {Item(*row[:3]): (row[3], row[4]) for row in connection.execute(query)}
         late = {about.decision_id for about in waiting}
-        predictions = _predictions_of(connection, late)
+        known = known_decisions(connection, late)
         said = _stored_statements(connection, late)
-        self._mark_counted(connection, waiting, predictions)
-        self._fold(connection, waiting, said, predictions)
+        self._mark_counted(connection, waiting, known)
+        self._fold(connection, waiting, said, known)
+
+    def count(self, connection: Connection, rows: Iterable[DecisionRow], shard: int) -> None:
+        """Count the items of decisions that have just been inserted and that an experiment drew."""
+        counts: dict[Statistic, Moments] = defaultdict(lambda: NOTHING)
+        regressions: dict[Statistic, Sums] = {}
+        for row in rows:
+            if row.experiment_id is not None and row.arm is not None and row.epoch != FORCED:
+                items = items_of(row.predictions, row.shown)
+                statistic = Statistic(row.experiment_id, row.arm, ITEMS, row.decided_ms // MS_PER_MINUTE)
+                counts[statistic] += Moments(1, items, items * items)
+                if features := self._counted_features(connection, row.experiment_id):
+                    context = {} if row.context is None else read_context(row.context)
+                    added = sums_of(encode_context(features, context), items, 0.0, 0.0)
+                    regressions[statistic] = regressions[statistic] + added if statistic in regressions else added
+        add_statistics(connection, counts, shard)
+        if regressions:
+            lock_outcomes(connection)
+            add_regressions(connection, regressions)
+
+    def _counted_features(self, connection: Connection, experiment_id: int) -> tuple[AnyFeature, ...]:
+        """Return what of the contexts of all decisions has to be known, answered or not: where there is a default."""
+        known = self._features.get(experiment_id)
+        if known is None:
+            document = self._document(connection, experiment_id)
+            known = () if document is None else counted_features(document)
+            if document is not None:
+                self._features[experiment_id] = known
+        return known
 
     def folds(self, connection: Connection, experiment_id: int | None, outcome: str) -> tuple[Fold, ...]:
         """Return the statistics that an outcome of this name feeds; none outside experiments."""
@@ -82,27 +123,31 @@ class Folder:
             return ()
         known = self._folds.get((experiment_id, outcome))
         if known is None:
-            table = schema.experiments
-            document = connection.scalar(select(table.c.document).where(table.c.id == experiment_id))
+            document = self._document(connection, experiment_id)
             if document is None:
                 return ()
-            known = self._folds[experiment_id, outcome] = folds(msgspec.json.decode(document, type=Experiment), outcome)
+            known = self._folds[experiment_id, outcome] = folds(document, outcome)
         return known
+
+    def _document(self, connection: Connection, experiment_id: int) -> Experiment | None:
+        table = schema.experiments
+        document = connection.scalar(select(table.c.document).where(table.c.id == experiment_id))
+        return None if document is None else msgspec.json.decode(document, type=Experiment)
 
     def _insert(
         self,
         connection: Connection,
         observations: Iterable[Observation],
-        predictions: Mapping[bytes, Sequence[float]],
+        known: _Known,
         now_ms: int,
     ) -> None:
         rows = [
             (
                 *row[:6],
-                self._prediction(connection, row.about, row.experiment_id, predictions),
+                self._prediction(connection, row.about, row.experiment_id, known),
                 row.experiment_id,
                 row.arm,
-                row.decision_id in predictions,
+                row.decision_id in known,
                 row.occurred_ms,
                 now_ms,
             )
@@ -110,19 +155,17 @@ class Folder:
         ]
         insert_missing(connection, schema.outcomes, rows)
 
-    def _mark_counted(
-        self, connection: Connection, waiting: _Touched, predictions: Mapping[bytes, Sequence[float]]
-    ) -> None:
+    def _mark_counted(self, connection: Connection, waiting: _Touched, known: _Known) -> None:
         """Say of outcomes that came before their decision that they are counted now."""
         rows = [
             {
                 "about_decision": about.decision_id,
                 "about_metric": about.metric,
                 "about_item": about.item,
-                "prediction": self._prediction(connection, about, experiment_id, predictions),
+                "prediction": self._prediction(connection, about, experiment_id, known),
             }
             for about, (experiment_id, _) in waiting.items()
-            if _is_known(about, predictions)
+            if self._counts(connection, about, experiment_id, known)
         ]
         if rows:
             connection.execute(_COUNT, rows)
@@ -132,43 +175,78 @@ class Folder:
         connection: Connection,
         about: Item,
         experiment_id: int | None,
-        predictions: Mapping[bytes, Sequence[float]],
+        known: _Known,
     ) -> float | None:
         """Return what was predicted for an item whose outcome is a label."""
-        if _is_known(about, predictions) and is_label(self.folds(connection, experiment_id, about.metric)):
-            return predictions[about.decision_id][about.item]
+        if about.decision_id in known and is_label(self.folds(connection, experiment_id, about.metric)):
+            return known[about.decision_id].prediction(about.item)
         return None
+
+    def _counts(self, connection: Connection, about: Item, experiment_id: int | None, known: _Known) -> bool:
+        """Return whether the statistics contain the outcomes of an item, if they are fed by any."""
+        folded = self.folds(connection, experiment_id, about.metric)
+        return about.decision_id in known and known[about.decision_id].counts(about.item, folded)
 
     def _fold(
         self,
         connection: Connection,
         touched: _Touched,
         said: _Statements,
-        predictions: Mapping[bytes, Sequence[float]],
+        known: _Known,
     ) -> None:
         """Add the difference between what the items are worth now and what was counted of them."""
-        changes: dict[_Statistic, Moments] = defaultdict(lambda: NOTHING)
+        changes: dict[Statistic, Moments] = defaultdict(lambda: NOTHING)
+        regressions: dict[Statistic, Sums] = {}
+        taken: dict[Statistic, Taken] = {}
         for about, (experiment_id, arm) in touched.items():
-            if experiment_id is None or arm is None or not _is_known(about, predictions):
+            if experiment_id is None or arm is None or not self._counts(connection, about, experiment_id, known):
                 continue
             counted = {key: stated for key, stated in said[about].items() if stated.counted}
-            made_ms, prediction = decided_ms(about.decision_id), predictions[about.decision_id][about.item]
+            decided, made_ms = known[about.decision_id], decided_ms(about.decision_id)
+            prediction, credited = decided.prediction(about.item), credited_arms(arm, about.item, decided)
             for fold in self.folds(connection, experiment_id, about.metric):
                 after = contribution(fold.metric, said[about], prediction, made_ms)
                 before = contribution(fold.metric, counted, prediction, made_ms)
-                changes[experiment_id, arm, fold.statistic, made_ms // MS_PER_MINUTE] += after - before
-        rows = [_statistics_row(key, change) for key, change in sorted(changes.items()) if change != NOTHING]
-        if rows:
-            connection.execute(_adding(connection), rows)
+                for number, credit in credited.items():
+                    statistic = Statistic(experiment_id, number, fold.statistic, made_ms // MS_PER_MINUTE)
+                    changes[statistic] += after.scaled(credit) - before.scaled(credit)
+                    if after != before:
+                        note_taken(taken, statistic, Taken(before.scaled(credit).squares, about.metric, fold))
+                if fold.features:
+                    added = sums_of(encode_context(fold.features, context_of(decided)), *(after - before))
+                    regressions[statistic] = regressions[statistic] + added if statistic in regressions else added
+        add_statistics(connection, changes, OUTCOMES_SHARD)
+        add_regressions(connection, regressions)
+        restore(connection, taken)
 
 
-def _receipt(observation: Observation, said: Mapping[_Key, Stated], predictions: Sequence[float] | None) -> Receipt:
+def _occurred_ms(observation: Observation, said: Mapping[_Key, Stated]) -> int:
+    """Return when it happened: whoever corrects a value says nothing about that, unless they do."""
+    if observation.dated:
+        return observation.occurred_ms
+    corrected = (
+        (version, stated.occurred_ms)
+        for (outcome_id, version), stated in said.items()
+        if outcome_id == observation.outcome_id and version < observation.version
+    )
+    return max(corrected, default=(0, observation.occurred_ms))[1]
+
+
+def _receipt(
+    observation: Observation, said: Mapping[_Key, Stated], decided: Decided | None, folded: Sequence[Fold]
+) -> Receipt:
     known = said.get((observation.outcome_id, observation.version))
     if known is not None:
         return DUPLICATE if known.value == observation.value else _contradiction(observation, known.value)
-    if predictions is not None and observation.item >= len(predictions):
+    if decided is not None and not decided.has(observation.item):
         return Receipt(
-            "rejected", f"item {observation.item} is out of range: the decision has {len(predictions)} input(s)"
+            "rejected", f"item {observation.item} is out of range: the decision has {len(decided.predictions)} input(s)"
+        )
+    if decided is not None and not decided.counts(observation.item, folded):
+        return Receipt(
+            "rejected",
+            f"item {observation.item} was not shown, so that no {observation.metric!r} can have come of it; name a "
+            "candidate by the `item` that the reply has for it",
         )
     return ACCEPTED
 
@@ -184,19 +262,6 @@ def _contradiction(observation: Observation, recorded: float | None) -> Receipt:
     )
 
 
-def _is_known(about: Item, predictions: Mapping[bytes, Sequence[float]]) -> bool:
-    return about.item < len(predictions.get(about.decision_id, ()))
-
-
-def _predictions_of(connection: Connection, ids: Collection[bytes]) -> dict[bytes, list[float]]:
-    table = schema.decisions
-    found: dict[bytes, list[float]] = {}
-    for these in among(connection, table.c.id, ids):
-        query = select(table.c.id, table.c.predictions).where(these)
-        found.update({key: _predictions.decode(text) for key, text in connection.execute(query)})
-    return found
-
-
 def _stored_statements(connection: Connection, ids: Collection[bytes]) -> _Statements:
     table = schema.outcomes
     columns = [table.c[name] for name in (*Item._fields, "outcome_id", "version", *Stated._fields)]
@@ -206,27 +271,6 @@ def _stored_statements(connection: Connection, ids: Collection[bytes]) -> _State
         for row in connection.execute(select(*columns).where(these)):
             said[Item(*row[:3])][row[3], row[4]] = Stated(*row[5:])
     return said
-
-
-def _statistics_row(key: _Statistic, change: Moments) -> dict[str, object]:
-    experiment_id, arm, metric, minute = key
-    return {
-        "experiment_id": experiment_id,
-        "arm": arm,
-        "metric": metric,
-        "minute": minute,
-        "shard": _SHARD,
-        "count": change.n,
-        "sum": change.total,
-        "sum_squares": change.squares,
-    }
-
-
-def _adding(connection: Connection) -> Any:
-    table = schema.statistics
-    statement = insert_into(connection, table)
-    added = {name: table.c[name] + statement.excluded[name] for name in ("count", "sum", "sum_squares")}
-    return statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=added)
 
 
 _COUNT = (

@@ -1,4 +1,4 @@
-"""Monthly partitions of decisions and outcomes on PostgreSQL, by the time that a decision id begins with."""
+"""Monthly partitions on PostgreSQL of the tables that a decision id is the key of, by the time it begins with."""
 
 import logging
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from router.ledger.database import is_postgresql, reason_of, transaction
 
-PARTITIONED = ("decisions", "outcomes")
+PARTITIONED = ("decisions", "outcomes", "shadow_predictions")
 MONTHS_AHEAD = 3
 
 _TIME_BYTES = 6

@@ -1,16 +1,17 @@
 """Reading decisions and their outcomes back."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Connection, Engine, select
 
-from router.assignment.epochs import HOLDOUT
 from router.decision_id import encode
-from router.documents import HOLDOUT_NAME
+from router.documents import SPECIAL_NAMES
 from router.errors import UnknownDecision
 from router.ledger import schema
 from router.ledger.database import for_reading, transaction
-from router.ledger.records import DecisionRow
+from router.ledger.records import DecisionRow, ShadowRow
 
 
 class StoredDecision(NamedTuple):
@@ -19,6 +20,8 @@ class StoredDecision(NamedTuple):
     row: DecisionRow
     experiment: str | None
     arm: str | None
+    teams: Mapping[int, str] = MappingProxyType({})
+    """The names of the experiment's arms, of a list that mixes their rankings."""
 
 
 class StoredOutcome(NamedTuple):
@@ -51,11 +54,19 @@ class DecisionTables:
         )
         with transaction(self._engine) as connection:
             found = connection.execute(query).one_or_none()
-        if found is None:
-            raise UnknownDecision(encode(decision_id))
-        *values, experiment, arm = found
-        row = DecisionRow(*values)
-        return StoredDecision(row, experiment, HOLDOUT_NAME if row.arm == HOLDOUT else arm)
+            if found is None:
+                raise UnknownDecision(encode(decision_id))
+            *values, experiment, arm = found
+            row = DecisionRow(*values)
+            teams = {} if row.draw is None else _arm_names(connection, row.experiment_id)
+        return StoredDecision(row, experiment, arm if row.arm is None else SPECIAL_NAMES.get(row.arm, arm), teams)
+
+    def shadows(self, decision_id: bytes) -> list[ShadowRow]:
+        """Return what shadows predicted for a decision, by model."""
+        table = schema.shadow_predictions
+        query = select(table).where(table.c.decision_id == decision_id).order_by(table.c.model)
+        with transaction(self._engine) as connection:
+            return [ShadowRow(*row) for row in connection.execute(query)]
 
     def outcomes(self, decision_id: bytes) -> list[StoredOutcome]:
         """Return the decision's outcomes in the order of receipt."""
@@ -64,3 +75,9 @@ class DecisionTables:
         query = select(*columns).where(table.c.decision_id == decision_id).order_by(table.c.received_ms, table.c.metric)
         with transaction(self._engine) as connection:
             return [StoredOutcome(*row) for row in connection.execute(query)]
+
+
+def _arm_names(connection: Connection, experiment_id: int | None) -> dict[int, str]:
+    arms = schema.arms
+    query = select(arms.c.arm, arms.c.name).where(arms.c.experiment_id == experiment_id)
+    return {row.arm: row.name for row in connection.execute(query)}

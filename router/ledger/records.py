@@ -22,6 +22,8 @@ class DecisionRow(NamedTuple):
     context: str | None
     inputs: str
     predictions: str
+    shown: str | None = None
+    draw: str | None = None
 
 
 class AssignmentRow(NamedTuple):
@@ -33,6 +35,17 @@ class AssignmentRow(NamedTuple):
     arm: int
     slots: int
     assigned_ms: int
+
+
+class ShadowRow(NamedTuple):
+    """One row of `shadow_predictions`, its fields in the order of the table's columns."""
+
+    decision_id: bytes
+    model: str
+    predictions: str | None
+    error: str | None
+    latency_ms: float
+    recorded_ms: int
 
 
 class Item(NamedTuple):
@@ -58,6 +71,8 @@ class Observation(NamedTuple):
     experiment_id: int | None
     arm: int | None
     occurred_ms: int
+    dated: bool = True
+    """Whether its sender said when it happened; if not, a correction happened when what it corrects did."""
 
     @property
     def about(self) -> Item:

@@ -61,6 +61,7 @@ epochs = Table(
     Column("traffic", Integer, nullable=False),
     Column("reason", Text, nullable=False),
     Column("published_ms", BigInteger, nullable=False),
+    Column("basis", Text),
 )
 
 assignments = Table(
@@ -92,6 +93,8 @@ decisions = Table(
     Column("context", Text),
     Column("inputs", Text, nullable=False),
     Column("predictions", Text, nullable=False),
+    Column("shown", Text),
+    Column("draw", Text),
     postgresql_partition_by="range (id)",
 )
 
@@ -130,11 +133,38 @@ statistics = Table(
     Column("arm", Integer, primary_key=True),
     Column("metric", Text, primary_key=True),
     Column("minute", Integer, primary_key=True),
+    Column("span", Integer, primary_key=True),
     Column("shard", Integer, primary_key=True),
     Column("count", BigInteger, nullable=False),
     Column("sum", Float, nullable=False),
     Column("sum_squares", Float, nullable=False),
     sqlite_with_rowid=False,
+)
+
+regressions = Table(
+    "regressions",
+    metadata,
+    Column("experiment_id", Integer, primary_key=True),
+    Column("arm", Integer, primary_key=True),
+    Column("metric", Text, primary_key=True),
+    Column("minute", Integer, primary_key=True),
+    Column("span", Integer, primary_key=True),
+    Column("count", BigInteger, nullable=False),
+    Column("sums", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+shadow_predictions = Table(
+    "shadow_predictions",
+    metadata,
+    Column("decision_id", LargeBinary, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("predictions", Text),
+    Column("error", Text),
+    Column("latency_ms", Float, nullable=False),
+    Column("recorded_ms", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+    postgresql_partition_by="range (decision_id)",
 )
 
 api_keys = Table(

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from router.errors import CannotStart, LedgerUnavailable
-from router.ledger.batch import Assign, Decide, Job, Observe
+from router.ledger.batch import Assign, Decide, Job, Observe, Record
 from router.ledger.records import ACCEPTED, DecisionRow
 
 _ACTIVE, _REFUSED, _BROKEN, _LOCK = ".spool", ".refused", ".broken", ".lock"
@@ -32,7 +32,7 @@ create table if not exists refused (
 );
 """
 
-_KINDS: dict[str, type[Job]] = {"decide": Decide, "assign": Assign, "observe": Observe}
+_KINDS: dict[str, type[Job]] = {"decide": Decide, "assign": Assign, "observe": Observe, "record": Record}
 _NAMES = {type_: name for name, type_ in _KINDS.items()}
 _DECODERS: dict[str, msgspec.msgpack.Decoder[Job]] = {
     name: msgspec.msgpack.Decoder(type_) for name, type_ in _KINDS.items()
@@ -228,4 +228,6 @@ def _locked(path: Path) -> int | None:
 
 
 def _answer(job: Job) -> Any:
+    if isinstance(job, Record):
+        return None
     return [ACCEPTED] * len(job.rows) if isinstance(job, Observe) else job.row

@@ -28,14 +28,17 @@ def insert_missing(connection: Connection, table: Table, rows: Sequence[tuple[An
     One statement of many rows releases and retakes the interpreter lock once; `executemany` does so for every row and
     then waits for the event loop to let go of it.
     """
-    if not rows:
-        return
-    if is_postgresql(connection):
-        # As one parameter: a quarter of the time that arrays of the columns take, and half that of a list of values.
-        connection.exec_driver_sql(_populating(table), (_as_json(table, rows),))
-        return
-    for chunk in chunks(rows):
-        connection.exec_driver_sql(_listing(table, len(chunk)), tuple(chain.from_iterable(chunk)))
+    for statement, values in _inserting(connection, table, rows):
+        connection.exec_driver_sql(statement, values)
+
+
+def insert_returning(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> set[Any]:
+    """Insert the rows whose key is not there yet, and return the first columns of those."""
+    inserted: set[Any] = set()
+    returning = f" returning {table.columns[0].name}"
+    for statement, values in _inserting(connection, table, rows):
+        inserted.update(connection.exec_driver_sql(statement + returning, values).scalars())
+    return inserted
 
 
 def lock_outcomes(connection: Connection) -> None:
@@ -72,6 +75,19 @@ def chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
 
 
 # Only names from our own schema are put into the texts below.
+
+
+def _inserting(
+    connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]
+) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    if not rows:
+        return
+    if is_postgresql(connection):
+        # As one parameter: a quarter of the time that arrays of the columns take, and half that of a list of values.
+        yield _populating(table), (_as_json(table, rows),)
+        return
+    for chunk in chunks(rows):
+        yield _listing(table, len(chunk)), tuple(chain.from_iterable(chunk))
 
 
 @cache

@@ -8,9 +8,9 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from router.errors import LedgerUnavailable, Overloaded
-from router.ledger.batch import Assign, Decide, Job, Observe
+from router.ledger.batch import Assign, Decide, Job, Observe, Record
 from router.ledger.failover import Failover
-from router.ledger.records import AssignmentRow, DecisionRow, Observation, Receipt
+from router.ledger.records import AssignmentRow, DecisionRow, Observation, Receipt, ShadowRow
 
 _LARGEST_BATCH = 1024
 
@@ -111,6 +111,10 @@ class LedgerWriter:
         """Store outcomes and return a receipt for each, in order; raises as `decide` does."""
         receipts: list[Receipt] = await self._hand_in(Observe(tuple(rows)))
         return receipts
+
+    async def record(self, rows: Sequence[ShadowRow]) -> None:
+        """Store what shadows predicted; raises as `decide` does."""
+        await self._hand_in(Record(tuple(rows)))
 
     def _hand_in(self, job: Job) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()

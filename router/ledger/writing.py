@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select
 
 from router.ledger import schema
 from router.ledger.records import AssignmentRow, DecisionRow
-from router.ledger.statements import among, insert_into, insert_missing
+from router.ledger.statements import among, insert_into, insert_missing, insert_returning
 
 
 class Claim(NamedTuple):
@@ -20,9 +20,10 @@ class Claim(NamedTuple):
     decision_id: bytes
 
 
-def insert_decisions(connection: Connection, rows: Sequence[DecisionRow]) -> None:
-    """Insert the rows that are not there yet."""
-    insert_missing(connection, schema.decisions, rows)
+def insert_decisions(connection: Connection, rows: Sequence[DecisionRow]) -> Sequence[DecisionRow]:
+    """Insert the rows that are not there yet, and return them."""
+    inserted = insert_returning(connection, schema.decisions, rows)
+    return rows if len(inserted) == len(rows) else [row for row in rows if row.id in inserted]
 
 
 def claim_keys(connection: Connection, claims: Sequence[Claim]) -> dict[tuple[str, str], bytes]:

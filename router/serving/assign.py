@@ -2,11 +2,12 @@
 
 from typing import NamedTuple
 
+from router.allocation.bandit import drawn_from
 from router.assignment.audience import Context, takes
-from router.assignment.epochs import HOLDOUT
+from router.assignment.epochs import HOLDOUT, INTERLEAVED
 from router.assignment.hashing import BUCKETS, bucket
 from router.decision_id import FORCED
-from router.documents import HOLDOUT_NAME
+from router.documents import HOLDOUT_NAME, INTERLEAVED_NAME
 from router.errors import InvalidRequest
 from router.serving.requests import FORCED_ARM_HEADER
 from router.serving.routes import ArmRoute, EndpointRoute, ExperimentRoute
@@ -22,27 +23,41 @@ class Assignment(NamedTuple):
 
     @property
     def arm(self) -> ArmRoute | None:
-        """The arm, or None in the holdout, which the champion serves."""
-        return None if self.number == HOLDOUT else self.experiment.arms[self.number]
+        """The arm, or None in the holdout, which the champion serves, and for a list that mixes all arms."""
+        return None if self.number in {HOLDOUT, INTERLEAVED} else self.experiment.arms[self.number]
+
+    @property
+    def is_interleaved(self) -> bool:
+        """Whether the rankings of all arms are mixed."""
+        return self.number == INTERLEAVED
 
     @property
     def name(self) -> str:
         """What replies call it."""
-        return HOLDOUT_NAME if self.arm is None else self.arm.name
+        if self.arm is not None:
+            return self.arm.name
+        return INTERLEAVED_NAME if self.is_interleaved else HOLDOUT_NAME
 
 
 def assign(route: EndpointRoute, unit: str, context: Context, nonce: bytes) -> Assignment | None:
     """Return what the first experiment that takes the unit draws, or None when none does."""
     for experiment in route.experiments:
         if _takes_unit(experiment, unit, context):
-            return draw(experiment, nonce.hex() if experiment.by_request else unit)
+            return draw(experiment, nonce.hex() if experiment.by_request else unit, context)
     return None
 
 
-def draw(experiment: ExperimentRoute, value: str) -> Assignment:
-    """Look the randomised value's bucket up in the experiment's epoch; the seed is the experiment's name."""
-    epoch = experiment.epoch
-    number = epoch.table[bucket(experiment.name, value)]
+def draw(experiment: ExperimentRoute, value: str, context: Context) -> Assignment:
+    """Look the randomised value's bucket up in the experiment's epoch; the seed is the experiment's name.
+
+    Where the context decides, the table is made for this request.
+    """
+    epoch, place = experiment.epoch, bucket(experiment.name, value)
+    if experiment.contexts is not None:
+        counts = experiment.contexts.counts(context)
+        number = drawn_from(counts, place)
+        return Assignment(experiment, epoch.number, number, counts[number])
+    number = epoch.table[place]
     return Assignment(experiment, epoch.number, number, experiment.counts[number])
 
 

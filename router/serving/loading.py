@@ -2,7 +2,9 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import cycle, islice
+from typing import NamedTuple
 
 import msgspec
 
@@ -10,14 +12,30 @@ from models.errors import ModelError
 from models.reference import ModelReference
 from models.registry import Registry
 from models.runtime import Model
-from models.signature import BatchEncoder, Signature, input_struct
+from models.signature import Batch, BatchEncoder, Signature, input_struct
 from router.documents import Endpoint
 from router.ledger.control import ControlTables, EndpointRecord, ExperimentRecord
-from router.serving.requests import request_decoder
-from router.serving.routes import EndpointRoute, Routes, ServedModel, experiment_route
+from router.serving.requests import rank_decoder, request_decoder
+from router.serving.routes import (
+    EndpointRoute,
+    ExperimentRoute,
+    Limits,
+    Routes,
+    ServedModel,
+    endpoint_limits,
+    experiment_route,
+    shadow_models,
+)
 
 INLINE_LIMIT_S = 0.001
 """A model whose single prediction takes longer is called in a thread; for a faster one the hop would cost more."""
+
+_GATHERED_ROWS = 16
+_GAIN = 0.5
+"""Requests are gathered for a model that takes less than this share of its time for one row, for each of many."""
+_MEASURED_CALLS = 5
+_LONGEST_MEASURED_S = 0.25
+"""Of measuring; a refresh must not wait long for a slow model."""
 
 LoadModel = Callable[[Registry, ModelReference], Model]
 
@@ -64,14 +82,14 @@ class RouteLoader:
         try:
             model = self._load_model(self._registry, ModelReference.parse(reference))
             encoder = BatchEncoder(model.signature)
-            inline = _seconds_per_call(model, encoder) < INLINE_LIMIT_S
+            pace = _measure(model, encoder)
         except Exception as error:
             # Whatever a model does when it is loaded, the others are served.
             _logger.exception("cannot load model %s", reference)
             known = isinstance(error, ModelError)
             problem = str(error) if known else f"{reference} cannot be loaded: {type(error).__name__}: {error}"
             return ServedModel(reference, None, None, inline=True, problem=problem)
-        return ServedModel(reference, model, encoder, inline)
+        return ServedModel(reference, model, encoder, pace.inline, gathers=pace.gathers)
 
     def _routes(
         self,
@@ -96,14 +114,25 @@ class RouteLoader:
         signature: Signature,
         running: Iterable[ExperimentRecord],
     ) -> EndpointRoute:
+        limits = endpoint_limits(document)
         return EndpointRoute(
             name=document.name,
-            timeout_s=document.timeout_ms / 1000,
+            limits=limits,
             champion=champion,
             signature=signature,
-            decoder=request_decoder(signature),
-            experiments=tuple(experiment_route(experiment, self._served) for experiment in running),
+            decoder=rank_decoder(signature) if document.kind == "rank" else request_decoder(signature),
+            kind=document.kind,
+            experiments=tuple(self._experiments(running, limits)),
+            shadows=shadow_models(document.shadows, self._served),
         )
+
+    def _experiments(self, running: Iterable[ExperimentRecord], limits: Limits) -> Iterator[ExperimentRoute]:
+        for record in running:
+            try:
+                yield experiment_route(record, self._served, limits)
+            except msgspec.MsgspecError:
+                # Of one experiment, so the others are served; the champion answers for this one.
+                _logger.exception("cannot read the newest epoch of experiment %r", record.document.name)
 
 
 def _references(endpoints: Iterable[EndpointRecord], running: Iterable[ExperimentRecord]) -> set[str]:
@@ -111,13 +140,29 @@ def _references(endpoints: Iterable[EndpointRecord], running: Iterable[Experimen
     return champions | {arm.model for record in running for arm in record.document.arms}
 
 
-def _seconds_per_call(model: Model, encoder: BatchEncoder) -> float:
-    """Return the median time of a few calls on one of the manifest's sample rows; the model is warm already."""
-    row = msgspec.convert(model.manifest.sample.inputs[0], input_struct(model.signature))
-    batch = encoder.encode([row])
-    times = []
-    for _ in range(5):
+class _Pace(NamedTuple):
+    inline: bool
+    gathers: bool
+
+
+def _measure(model: Model, encoder: BatchEncoder) -> _Pace:
+    """Return how a model is called best, by its speed on the manifest's sample rows; it is warm already."""
+    if hasattr(model, "predict_async"):
+        # Another server computes, and may gather by itself.
+        return _Pace(inline=False, gathers=False)
+    rows = msgspec.convert(list(model.manifest.sample.inputs), list[input_struct(model.signature)])  # type: ignore[misc]
+    one_s = _seconds_per_call(model, encoder.encode(rows[:1]))
+    if one_s < INLINE_LIMIT_S or one_s > _LONGEST_MEASURED_S:
+        return _Pace(inline=one_s < INLINE_LIMIT_S, gathers=False)
+    many_s = _seconds_per_call(model, encoder.encode(list(islice(cycle(rows), _GATHERED_ROWS))))
+    return _Pace(inline=False, gathers=many_s < _GATHERED_ROWS * _GAIN * one_s)
+
+
+def _seconds_per_call(model: Model, batch: Batch) -> float:
+    """Return the median time of a few calls; of fewer, where they take long."""
+    times: list[float] = []
+    while len(times) < _MEASURED_CALLS and sum(times) < _LONGEST_MEASURED_S:
         start = time.perf_counter()
         model.predict(batch)
         times.append(time.perf_counter() - start)
-    return sorted(times)[2]
+    return sorted(times)[len(times) // 2]

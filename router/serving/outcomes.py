@@ -9,7 +9,7 @@ import msgspec
 
 from analysis.statistics.scores import PROBABILITY_SCORES
 from router.decision_id import DecisionId, Signer
-from router.documents import BinaryMetric, Experiment, Name, ScoreMetric, split_path
+from router.documents import LARGEST_VALUE, BinaryMetric, Experiment, Name, ScoreMetric, split_path
 from router.errors import InvalidRequest, RequestTooLarge, StaleRoutes
 from router.ledger.records import Observation, Receipt, decided_ms
 from router.ledger.writer import LedgerWriter
@@ -19,9 +19,6 @@ from router.serving.routes import Routes
 Checked = TypeVar("Checked")
 
 _CLOCK_TOLERANCE_MS = 300_000
-
-LARGEST_VALUE = 1e100
-"""Values beyond it are refused: their squares would make a statistic infinite for good."""
 
 
 class PostedOutcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,7 +31,7 @@ class PostedOutcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     item: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = 0
     """The row of the decision's inputs that it is about."""
     at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
-    """When it happened, if not now."""
+    """When it happened: unless said now, or with a version, when what it corrects did."""
     id: Key | None = None
     """Tells apart several outcomes of one decision, metric and item."""
     version: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = 0
@@ -140,11 +137,15 @@ class OutcomeRecorder:
             experiment_id=decision.experiment_id if decision.is_drawn else None,
             arm=decision.arm if decision.is_drawn else None,
             occurred_ms=now_ms if row.at is None else _occurred(row.at, decision.decided_ms, now_ms),
+            dated=row.at is not None,
         )
 
     def _noted(self, observation: Observation, receipt: Receipt) -> Receipt:
         """Return the receipt, with a word to the sender of what is kept but counts for nothing."""
         if receipt.status != "accepted" or observation.experiment_id is None:
+            return receipt
+        if observation.version and not observation.dated:
+            # It happened when what it corrects did.
             return receipt
         record = self._routes().experiments[observation.experiment_id]
         fed = [metric for metric in record.document.metrics if observation.metric in metric.outcome_names()]

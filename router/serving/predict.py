@@ -1,41 +1,30 @@
 """One prediction, from the request's bytes to the reply's: decide, predict, sign, commit, answer."""
 
-import asyncio
-import math
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from router.assignment.audience import Context
-from router.assignment.hashing import BUCKETS
-from router.decision_id import FORCED, NO_EXPERIMENT, DecisionId, Signer, encode
-from router.errors import Conflict, InvalidInput, PredictionFailed, RequestTooLarge
+from router.decision_id import FORCED, Signer, encode
+from router.errors import Conflict, InvalidInput, InvalidRequest, RequestTooLarge
+from router.ledger.decided import read_predictions
 from router.ledger.records import DecisionRow
 from router.ledger.writer import LedgerWriter
+from router.serving.answering import Answer, Answerer, PredictRequest, assigned_reference
 from router.serving.assign import Assignment, assign, force
-from router.serving.requests import PredictReply, explain_invalid_request
-from router.serving.routes import EndpointRoute, Routes, ServedModel
+from router.serving.replies import Answered, predict_reply, rank_reply
+from router.serving.requests import explain_invalid_request
+from router.serving.routes import EndpointRoute, Routes
+from router.serving.running import ModelRunner
+from router.serving.shadows import shadows_of
+from router.serving.signing import Content, json_text, signed_row
 from router.serving.sticky import StickyAssignments
 
-_LARGEST_INLINE_BATCH = 64
 _NONCE_SIZE = 8
 _NONCES_DRAWN = 1024
-
-Rows = Sequence[msgspec.Struct]
-
-_encode_json = msgspec.json.Encoder().encode
-
-
-class Answer(NamedTuple):
-    """Predictions, the model version that made them, and why it is not the assigned one (None when it is)."""
-
-    predictions: list[float]
-    served_model: str
-    fallback: str | None
 
 
 class Predictor:
@@ -49,7 +38,9 @@ class Predictor:
         signer: Signer,
         *,
         max_batch: int,
+        runner: ModelRunner,
         clock: Callable[[], int],
+        offer: Callable[[DecisionRow, Sequence[str]], None],
         decisions: Counter[tuple[str, str | None, str | None]],
         fallbacks: Counter[str],
     ) -> None:
@@ -61,13 +52,10 @@ class Predictor:
         self._signer = signer
         self._max_batch = max_batch
         self._clock = clock
+        self._offer = offer
         self._nonces = _Nonces()
         self._sticky = StickyAssignments(writer, clock)
-        self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="model")
-
-    def close(self) -> None:
-        """Wait for the models that still run in threads."""
-        self._threads.shutdown(cancel_futures=True)
+        self._answerer = Answerer(runner)
 
     async def predict(self, endpoint: str, body: bytes, forced: str | None = None) -> bytes:
         """Return the JSON reply to a predict request once its decision is durable.
@@ -78,80 +66,70 @@ class Predictor:
             UnknownEndpoint, InvalidRequest, RequestTooLarge: Nothing was decided.
             PredictionFailed, Unavailable: Nothing was acknowledged.
         """
-        routes = self._routes()
-        route = routes.endpoint(endpoint)
+        route = self._route(endpoint, "predict")
         request = self._decode(route, body)
         single = not isinstance(request.inputs, list)
         rows = [request.inputs] if single else request.inputs
+        wanted = PredictRequest(request.unit, rows, request.context, request.id, single)
+        return predict_reply(await self.answer(route, wanted, forced), single=single)
+
+    async def rank(self, endpoint: str, body: bytes, forced: str | None = None) -> bytes:
+        """Return the JSON reply to a rank request once its decision is durable; raises as `predict` does."""
+        route = self._route(endpoint, "rank")
+        request = self._decode(route, body)
+        candidates = request.candidates
+        if repeated := _repeated([candidate.id for candidate in candidates]):
+            message = f"candidate {repeated!r} stands twice; give every candidate its own id"
+            raise InvalidInput(message, field="candidates")
+        wanted = PredictRequest(request.unit, candidates, request.context, request.id, False, request.length)
+        return rank_reply(await self.answer(route, wanted, forced), candidates)
+
+    async def answer(self, route: EndpointRoute, request: PredictRequest, forced: str | None = None) -> Answered:
+        """Return what was decided for a request once it is durable; raises as `predict` does."""
+        self._check_size(route, len(request.rows))
         nonce = self._nonces.take()
         if forced is None:
             assignment = await self._assign(route, request.unit, request.context, nonce)
         else:
             assignment = force(route, forced)
-        answer = await self._answer(route, assignment, rows)
-        row = self._row(route, request, rows, assignment, answer, nonce)
-        stored = await self._writer.decide(row, request.id)
+        answer = await self._answerer.answer(route, assignment, request, nonce)
+        row = self._row(route, request, assignment, answer, nonce)
+        stored = await self._writer.decide(row, request.key)
         if stored.id != row.id:
-            return await self._replay(stored, row, single)
+            return await self._replay(stored, row)
         names = _names(assignment)
         self._decisions[route.name, *names] += 1
         if answer.fallback is not None:
             self._fallbacks[route.name] += 1
-        return _reply(row, names, answer.predictions, single)
+        if shadows := shadows_of(route, assignment, row.served_model):
+            self._offer(row, shadows)
+        return Answered(row, *names, answer.predictions)
+
+    def _route(self, endpoint: str, kind: str) -> EndpointRoute:
+        route = self._routes().endpoint(endpoint)
+        if route.kind != kind:
+            raise InvalidRequest(f"endpoint {endpoint!r} is a {route.kind} endpoint: call .../{route.kind} instead")
+        return route
 
     def _decode(self, route: EndpointRoute, body: bytes) -> Any:
         try:
-            request = route.decoder.decode(body)
+            return route.decoder.decode(body)
         except msgspec.DecodeError as error:
             raise explain_invalid_request(body, error, route.signature) from None
-        if isinstance(request.inputs, list):
-            self._check_size(len(request.inputs))
-        return request
 
-    def _check_size(self, rows: int) -> None:
+    def _check_size(self, route: EndpointRoute, rows: int) -> None:
+        what = "candidates" if route.kind == "rank" else "inputs"
         if rows == 0:
-            raise InvalidInput("the list of inputs is empty; send at least one", field="inputs")
+            raise InvalidInput(f"the list of {what} is empty; send at least one", field=what)
         if rows > self._max_batch:
-            raise RequestTooLarge(
-                f"{rows} inputs in one request; the limit is {self._max_batch}: send several requests"
-            )
+            limit = f"the limit is {self._max_batch}: send several requests"
+            raise RequestTooLarge(f"{rows} {what} in one request; {limit}")
 
     async def _assign(self, route: EndpointRoute, unit: str, context: Context, nonce: bytes) -> Assignment | None:
         drawn = assign(route, unit, context, nonce)
         return drawn if drawn is None or not drawn.experiment.sticky else await self._sticky.first(drawn, unit)
 
-    async def _answer(self, route: EndpointRoute, assignment: Assignment | None, rows: Rows) -> Answer:
-        champion = route.champion
-        assigned = _assigned_model(route, assignment)
-        try:
-            return Answer(await self._run(assigned, rows, route.timeout_s), assigned.reference, None)
-        except Exception as error:
-            reason = _describe(error, route.timeout_s)
-            if assigned.reference == champion.reference:
-                raise PredictionFailed(f"champion {champion.reference!r} of {route.name!r}: {reason}") from error
-        try:
-            return Answer(await self._run(champion, rows, route.timeout_s), champion.reference, reason)
-        except Exception as error:
-            message = f"arm {assigned.reference!r}: {reason}; champion {champion.reference!r}: {error}"
-            raise PredictionFailed(f"endpoint {route.name!r}: {message}") from error
-
-    async def _run(self, served: ServedModel, rows: Rows, timeout_s: float) -> list[float]:
-        model, encoder = served.model, served.encoder
-        if model is None or encoder is None:
-            raise PredictionFailed(served.problem or "the model is not loaded")
-        batch = encoder.encode(rows)
-        if served.inline and len(rows) <= _LARGEST_INLINE_BATCH:
-            predictions = model.predict(batch)
-        else:
-            loop = asyncio.get_running_loop()
-            call = loop.run_in_executor(self._threads, model.predict, batch)
-            predictions = await asyncio.wait_for(call, timeout_s)
-        values: list[float] = predictions.tolist()
-        if not all(map(math.isfinite, values)):
-            raise PredictionFailed("it predicted a value that is not finite")
-        return values
-
-    async def _replay(self, stored: DecisionRow, row: DecisionRow, single: bool) -> bytes:
+    async def _replay(self, stored: DecisionRow, row: DecisionRow) -> Answered:
         """Answer a retry with the decision that its key is bound to."""
         if (stored.unit, stored.inputs, stored.context) != (row.unit, row.inputs, row.context):
             raise Conflict(f"id belongs to decision {encode(stored.id)!r}, made for another unit, context or inputs")
@@ -159,39 +137,31 @@ class Predictor:
             raise Conflict(f"id belongs to decision {encode(stored.id)!r}, whose arm was chosen in another way")
         if stored.experiment_id is not None and stored.experiment_id not in self._routes().experiments:
             await self._refresh()
-        predictions = msgspec.json.decode(stored.predictions, type=list[float])
-        return _reply(stored, _stored_names(stored, self._routes()), predictions, single)
+        predictions = read_predictions(stored.predictions)
+        return Answered(stored, *_stored_names(stored, self._routes()), predictions)
 
     def _row(
         self,
         route: EndpointRoute,
-        request: Any,
-        rows: Rows,
+        request: PredictRequest,
         assignment: Assignment | None,
         answer: Answer,
         nonce: bytes,
     ) -> DecisionRow:
-        now_ms = self._clock()
-        if assignment is None:
-            content = DecisionId(now_ms, NO_EXPERIMENT, 0, 0, BUCKETS, nonce)
-            drawn: tuple[int | None, int | None, int | None] = (None, None, None)
-        else:
-            drawn = (assignment.experiment.id, assignment.epoch, assignment.number)
-            content = DecisionId(now_ms, *drawn, assignment.slots, nonce)
-        return DecisionRow(
-            self._signer.sign(content),
-            now_ms,
-            route.name,
-            *drawn,
-            content.propensity,
-            request.unit,
-            _assigned_model(route, assignment).reference,
-            answer.served_model,
-            answer.fallback,
-            _encode_json(request.context).decode() if request.context else None,
-            _encode_json(rows).decode(),
-            _encode_json(answer.predictions).decode(),
+        listed = answer.listed
+        content = Content(
+            endpoint=route.name,
+            unit=request.unit,
+            context=request.context,
+            model=assigned_reference(route, assignment),
+            served_model=answer.served_model,
+            fallback=answer.fallback,
+            inputs=json_text(request.rows),
+            predictions=json_text(answer.predictions),
+            shown=None if listed is None else json_text(listed.shown),
+            draw=None if listed is None or listed.draw is None else json_text(listed.draw),
         )
+        return signed_row(self._signer, self._clock(), assignment, nonce, content)
 
 
 class _Nonces:
@@ -209,12 +179,6 @@ class _Nonces:
         return self._bytes[start : self._used]
 
 
-def _assigned_model(route: EndpointRoute, assignment: Assignment | None) -> ServedModel:
-    """Return the model of the assigned arm; the champion's in the holdout and outside experiments."""
-    arm = None if assignment is None else assignment.arm
-    return route.champion if arm is None else arm.served
-
-
 def _arm(row: DecisionRow) -> tuple[int | None, int | None, int | None]:
     return (row.experiment_id, row.epoch, row.arm)
 
@@ -230,27 +194,5 @@ def _names(assignment: Assignment | None) -> tuple[str | None, str | None]:
     return (None, None) if assignment is None else (assignment.experiment.name, assignment.name)
 
 
-def _reply(row: DecisionRow, names: tuple[str | None, str | None], predictions: list[float], single: bool) -> bytes:
-    experiment, arm = names
-    reply = PredictReply(
-        decision_id=encode(row.id),
-        endpoint=row.endpoint,
-        experiment=experiment,
-        epoch=row.epoch,
-        arm=arm,
-        model=row.model,
-        propensity=row.propensity,
-    )
-    if single:
-        reply.prediction = predictions[0]
-    else:
-        reply.predictions = predictions
-    if row.fallback is not None:
-        reply.served_model, reply.fallback = row.served_model, row.fallback
-    return _encode_json(reply)
-
-
-def _describe(error: Exception, timeout_s: float) -> str:
-    if isinstance(error, TimeoutError):
-        return f"no prediction within {timeout_s * 1000:g} ms"
-    return f"{type(error).__name__}: {error}" if not isinstance(error, PredictionFailed) else str(error)
+def _repeated(ids: Sequence[str]) -> str | None:
+    return None if len(set(ids)) == len(ids) else next(each for each in ids if ids.count(each) > 1)

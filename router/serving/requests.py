@@ -1,6 +1,7 @@
 """The predict request of an endpoint, decoded straight into a type made from its signature, and its reply."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Annotated, Any
 
 import msgspec
@@ -18,6 +19,7 @@ _NO_NUL = r"^[^\x00]*$"
 
 Unit = Annotated[str, msgspec.Meta(min_length=1, max_length=512, pattern=_NO_NUL)]
 Key = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=_NO_NUL)]
+Length = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
 Context = dict[Annotated[str, msgspec.Meta(max_length=128)], Scalar]
 
 
@@ -31,14 +33,59 @@ class PredictReply(msgspec.Struct, kw_only=True, omit_defaults=True):
     arm: str | None
     model: str
     propensity: float
-    prediction: float | msgspec.UnsetType = msgspec.UNSET
-    predictions: list[float] | msgspec.UnsetType = msgspec.UNSET
+    prediction: float | msgspec.UnsetType | None = msgspec.UNSET
+    predictions: list[float | None] | msgspec.UnsetType = msgspec.UNSET
     served_model: str | None = None
     """The model version that answered, where it is not the assigned one."""
     fallback: str | None = None
     """Why."""
 
 
+class RankedItem(msgspec.Struct, frozen=True):
+    """A candidate in a list: its id, its place from 1 on, and the number by which outcomes name it."""
+
+    id: str
+    rank: int
+    item: int
+
+
+class RankReply(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What to show, and how it was chosen."""
+
+    decision_id: str
+    endpoint: str
+    experiment: str | None
+    epoch: int | None
+    arm: str | None
+    model: str
+    propensity: float
+    items: list[RankedItem]
+    served_model: str | None = None
+    fallback: str | None = None
+
+
+@lru_cache(maxsize=256)
+def rank_decoder(signature: Signature) -> msgspec.json.Decoder[Any]:
+    """Return the decoder of `{unit, candidates, context?, length?, id?}`; a candidate is its `id` and its features."""
+    candidate = msgspec.defstruct(
+        "Candidate", [("id", Key)], bases=(input_struct(signature),), frozen=True, forbid_unknown_fields=True
+    )
+    request = msgspec.defstruct(
+        "RankRequest",
+        [
+            ("unit", Unit),
+            ("candidates", list[candidate]),  # type: ignore[valid-type]
+            ("context", Context, msgspec.field(default_factory=dict)),
+            ("length", Length | None, None),
+            ("id", Key | None, None),
+        ],
+        frozen=True,
+        forbid_unknown_fields=True,
+    )
+    return msgspec.json.Decoder(request)
+
+
+@lru_cache(maxsize=256)
 def request_decoder(signature: Signature) -> msgspec.json.Decoder[Any]:
     """Return the decoder of `{unit, inputs, context?, id?}`, where inputs is one row or a list of rows."""
     row = input_struct(signature)

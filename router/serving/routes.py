@@ -1,15 +1,17 @@
 """An immutable snapshot of everything that the data plane needs: endpoints, running experiments, loaded models."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from models.runtime import Model
 from models.signature import BatchEncoder, Signature
+from router.allocation.bandit import Contexts, read_basis
 from router.assignment.audience import Condition
 from router.assignment.epochs import Epoch
 from router.assignment.hashing import traffic_seed
+from router.documents import Arm, Breaker, Contextual, Endpoint, Experiment, Interleave
 from router.errors import ChampionUnavailable, UnknownEndpoint
 from router.ledger.control import ExperimentRecord
 
@@ -22,6 +24,24 @@ class ServedModel(NamedTuple):
     encoder: BatchEncoder | None
     inline: bool
     problem: str | None = None
+    gathers: bool = False
+    """Whether requests that come while it is busy become one call."""
+
+
+class Limits(NamedTuple):
+    """What a model may take of an endpoint's time, and when it is left alone."""
+
+    timeout_s: float
+    max_concurrency: int
+    breaker: Breaker
+
+    def of(self, arm: Arm) -> "Limits":
+        """Return the limits of an arm of the endpoint that has these."""
+        return Limits(
+            self.timeout_s if arm.timeout_ms is None else arm.timeout_ms / 1000,
+            arm.max_concurrency or self.max_concurrency,
+            self.breaker,
+        )
 
 
 class ArmRoute(NamedTuple):
@@ -29,6 +49,7 @@ class ArmRoute(NamedTuple):
 
     name: str
     served: ServedModel
+    limits: Limits
 
 
 class ExperimentRoute(NamedTuple):
@@ -45,17 +66,26 @@ class ExperimentRoute(NamedTuple):
     counts: Mapping[int, int]
     """How many of the epoch's buckets each number has, the holdout's included."""
     arms: tuple[ArmRoute, ...]
+    shadows: tuple[ServedModel, ...] = ()
+    """What sees the experiment's requests after their reply."""
+    interleave: Interleave | None = None
+    """How the rankings of all arms are mixed, where they are."""
+    contexts: Contexts | None = None
+    """Draws the arm by the request's context, where that decides."""
 
 
 class EndpointRoute(NamedTuple):
     """An endpoint: its champion, its input format and the experiments that may take a unit, in order."""
 
     name: str
-    timeout_s: float
+    limits: Limits
     champion: ServedModel
     signature: Signature
     decoder: msgspec.json.Decoder[Any]
     experiments: tuple[ExperimentRoute, ...]
+    shadows: tuple[ServedModel, ...] = ()
+    """What sees every request after its reply."""
+    kind: Literal["predict", "rank"] = "predict"
 
 
 class Routes(NamedTuple):
@@ -78,8 +108,22 @@ class Routes(NamedTuple):
             raise ChampionUnavailable(f"endpoint {name!r} cannot answer: {self.dead_endpoints[name]}")
         raise UnknownEndpoint(name, sorted(self.endpoints))
 
+    def limits_in_use(self) -> dict[str, set[Limits]]:
+        """Return the model versions that may be called, and under which limits each."""
+        used: dict[str, set[Limits]] = {}
+        for route in self.endpoints.values():
+            for arm in (arm for experiment in route.experiments for arm in experiment.arms):
+                used.setdefault(arm.served.reference, set()).add(arm.limits)
+            used.setdefault(route.champion.reference, set()).add(route.limits)
+        return used
 
-def experiment_route(record: ExperimentRecord, served: Mapping[str, ServedModel]) -> ExperimentRoute:
+
+def endpoint_limits(document: Endpoint) -> Limits:
+    """Return the limits of the champion, and of arms that say nothing else."""
+    return Limits(document.timeout_ms / 1000, document.max_concurrency, document.breaker)
+
+
+def experiment_route(record: ExperimentRecord, served: Mapping[str, ServedModel], limits: Limits) -> ExperimentRoute:
     """Return the route of a started experiment whose arms' models are in `served`."""
     document = record.document
     if record.epoch is None:
@@ -90,9 +134,26 @@ def experiment_route(record: ExperimentRecord, served: Mapping[str, ServedModel]
         traffic_seed=traffic_seed(document.name),
         traffic_buckets=record.epoch.traffic,
         audience=tuple(document.audience),
-        by_request=document.randomise == "request",
+        by_request=document.by_request,
         sticky=document.sticky,
         epoch=record.epoch,
         counts={number: record.epoch.table.count(number) for number in set(record.epoch.table)},
-        arms=tuple(ArmRoute(arm.name, served[arm.model]) for arm in document.arms),
+        arms=tuple(ArmRoute(arm.name, served[arm.model], limits.of(arm)) for arm in document.arms),
+        shadows=shadow_models(document.shadows, served),
+        interleave=document.allocation if isinstance(document.allocation, Interleave) else None,
+        contexts=_contexts(document, record.epoch),
     )
+
+
+def shadow_models(references: Iterable[str], served: Mapping[str, ServedModel]) -> tuple[ServedModel, ...]:
+    """Return shadows by their references; a model that only is a shadow is loaded by another process, not by this."""
+    return tuple(
+        served.get(reference) or ServedModel(reference, None, None, inline=True, problem="it is a shadow")
+        for reference in references
+    )
+
+
+def _contexts(document: Experiment, epoch: Epoch) -> Contexts | None:
+    if epoch.basis is None or not isinstance(document.allocation, Contextual):
+        return None
+    return Contexts(document, read_basis(epoch.basis))

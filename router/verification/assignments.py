@@ -48,7 +48,8 @@ def _check(key: int, rows: Sequence[Row], experiments: Mapping[int, Known], epoc
             findings.fail("assignments", _subject(row), "experiment_id", "a sticky experiment of this ledger", key)
         return
     _, units, *drawn = zip(*rows, strict=True)
-    draws = Draws(units, units, *map(np.array, drawn))
+    numbers, arms, slots = map(np.array, drawn)
+    draws = Draws(units, units, numbers, arms, slots)
     for place, what, expected, found in mismatches(known, epochs, draws):
         findings.fail("assignments", _subject(rows[place]), what, expected, found)
 

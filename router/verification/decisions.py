@@ -11,13 +11,20 @@ from sqlalchemy import Connection, select
 from router.assignment.audience import Context, Scalar, takes
 from router.assignment.hashing import BUCKETS
 from router.decision_id import FORCED, NO_EXPERIMENT, Signer
+from router.documents import Contextual, Endpoint
 from router.ledger import schema
+from router.ledger.contributions import ITEMS, NOTHING, Moments
+from router.ledger.decided import items_of, read_predictions
+from router.ledger.statistics import MS_PER_MINUTE
 from router.verification.draws import Draws, Mismatch, mismatches
 from router.verification.epochs import Epochs
 from router.verification.experiments import Known
 from router.verification.findings import Findings, shown_id
 from router.verification.ids import Integers, Said, nonces, unpack_all
+from router.verification.ranks import Shown, rank_mismatches
 from router.verification.reading import BYTES, INTEGER, NUMBER, OPTIONAL, TEXT, Kinds, Row, of_experiment, stream
+from router.verification.regressions import Regressions
+from router.verification.statistics import Statistic
 
 _KINDS: Kinds = {
     "id": BYTES,
@@ -34,13 +41,14 @@ _KINDS: Kinds = {
     "context": TEXT | OPTIONAL,
     "inputs": TEXT,
     "predictions": TEXT,
+    "shown": TEXT | OPTIONAL,
+    "draw": TEXT | OPTIONAL,
 }
 _DRAWN = ("experiment_id", "epoch", "arm")
 _NONE = -1
 
 _context = msgspec.json.Decoder(dict[str, Scalar])
 _inputs = msgspec.json.Decoder(list[msgspec.Raw])
-_predictions = msgspec.json.Decoder(list[float])
 
 
 class _Columns(NamedTuple):
@@ -60,20 +68,30 @@ class _Columns(NamedTuple):
     context: Sequence[str | None]
     inputs: Sequence[str]
     predictions: Sequence[str]
+    shown: Sequence[str | None]
+    draw: Sequence[str | None]
 
 
 class Decisions:
     """Checks the decisions of a ledger."""
 
     def __init__(
-        self, connection: Connection, signer: Signer, experiments: Mapping[int, Known], findings: Findings
+        self,
+        connection: Connection,
+        signer: Signer,
+        experiments: Mapping[int, Known],
+        findings: Findings,
+        regressions: Regressions,
     ) -> None:
         self._connection = connection
         self._signer = signer
         self._experiments = experiments
         self._epochs = Epochs(connection)
-        self._endpoints = set(connection.scalars(select(schema.endpoints.c.name)))
+        self._kinds = _kinds_of_endpoints(connection)
         self._findings = findings
+        self._regressions = regressions
+        self.decided: dict[Statistic, Moments] = {}
+        """How many items the drawn decisions had, by minute and arm; known once all have been checked."""
 
     def check(self, only: int | None = None) -> None:
         """Check every decision, or those of one experiment."""
@@ -97,7 +115,12 @@ class Decisions:
             return
         columns = _Columns(*zip(*rows, strict=True))
         said = unpack_all(columns.id)
-        found = [*_copies(columns, said), *_contents(columns), *self._by_experiment(columns, said)]
+        found = [
+            *_copies(columns, said),
+            *_contents(columns),
+            *self._by_experiment(columns, said),
+            *self._lists(columns, said),
+        ]
         for mismatch in sorted(found, key=itemgetter(0)):
             self._findings.fail("decisions", shown_id(columns.id[mismatch.place]), *mismatch[1:])
 
@@ -106,7 +129,7 @@ class Decisions:
             places = np.flatnonzero(said.experiment_id == key)
             if key == NO_EXPERIMENT:
                 for place in places.tolist():
-                    if columns.endpoint[place] not in self._endpoints:
+                    if columns.endpoint[place] not in self._kinds:
                         yield Mismatch(place, "endpoint", "an endpoint of this ledger", columns.endpoint[place])
             elif key not in self._experiments:
                 for place in places.tolist():
@@ -114,8 +137,40 @@ class Decisions:
             else:
                 known = self._experiments[key]
                 yield from _named(known, columns, said, places.tolist())
+                self._count(columns, said, places[said.epoch[places] != FORCED])
                 yield from self._drawn(known, columns, said, places[said.epoch[places] != FORCED])
                 yield from _forced(known, said, places[said.epoch[places] == FORCED])
+
+    def _lists(self, columns: _Columns, said: Said) -> Iterator[Mismatch]:
+        listed = zip(columns.endpoint, columns.shown, columns.draw, strict=True)
+        for place, (endpoint, shown, draw) in enumerate(listed):
+            if shown is None and draw is None and self._kinds.get(endpoint) != "rank":
+                continue
+            key = int(said.experiment_id[place])
+            known = self._experiments.get(key)
+            by_request = known is not None and known.by_request
+            value = nonces([columns.id[place]])[0].hex() if by_request else columns.unit[place]
+            row = Shown(
+                endpoint,
+                key,
+                int(said.arm[place]),
+                columns.fallback[place],
+                columns.inputs[place],
+                columns.predictions[place],
+                shown,
+                draw,
+                value,
+            )
+            yield from rank_mismatches(place, row, self._kinds, self._experiments)
+
+    def _count(self, columns: _Columns, said: Said, places: Integers) -> None:
+        """Count the items of drawn decisions as the router does when it records them."""
+        for place in places.tolist():
+            items = items_of(columns.predictions[place], columns.shown[place])
+            minute, key = int(said.decided_ms[place]) // MS_PER_MINUTE, int(said.experiment_id[place])
+            statistic = Statistic(minute, key, int(said.arm[place]), ITEMS)
+            self.decided[statistic] = self.decided.get(statistic, NOTHING) + Moments(1, items, items * items)
+            self._regressions.decided(statistic, items, columns.context[place])
 
     def _drawn(self, known: Known, columns: _Columns, said: Said, places: Integers) -> Iterator[Mismatch]:
         if not len(places):
@@ -125,11 +180,24 @@ class Decisions:
         values = (
             [nonce.hex() for nonce in nonces([columns.id[place] for place in where])] if known.by_request else units
         )
-        draws = Draws(units, values, said.epoch[places], said.arm[places], said.slots[places])
+        by_context = isinstance(known.document.allocation, Contextual)
+        contexts = [_read_context(columns.context[place]) for place in where] if by_context else ()
+        draws = Draws(units, values, said.epoch[places], said.arm[places], said.slots[places], contexts)
         for mismatch in mismatches(known, self._epochs, draws):
             yield mismatch._replace(place=where[mismatch.place])
         if known.document.audience:
             yield from _outside_audience(known, columns, where)
+
+
+def _kinds_of_endpoints(connection: Connection) -> dict[str, str]:
+    table = schema.endpoints
+    kinds: dict[str, str] = {}
+    for name, document in connection.execute(select(table.c.name, table.c.document)):
+        try:
+            kinds[name] = msgspec.json.decode(document, type=Endpoint).kind
+        except msgspec.DecodeError:
+            kinds[name] = "unknown"
+    return kinds
 
 
 def _copies(columns: _Columns, said: Said) -> Iterator[Mismatch]:
@@ -158,7 +226,7 @@ def _contents(columns: _Columns) -> Iterator[Mismatch]:
             yield Mismatch(place, "served_model", expected, served_model)
     for place, (inputs, predictions) in enumerate(zip(columns.inputs, columns.predictions, strict=True)):
         try:
-            rows, values = len(_inputs.decode(inputs)), len(_predictions.decode(predictions))
+            rows, values = len(_inputs.decode(inputs)), len(read_predictions(predictions))
         except msgspec.DecodeError as error:
             yield Mismatch(place, "predictions", "numbers for a list of inputs", error)
             continue

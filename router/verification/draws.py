@@ -3,11 +3,15 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from router.allocation.bandit import Contexts, drawn_from, read_basis
+from router.assignment.audience import Context
 from router.assignment.hashing import BUCKETS, traffic_seed
 from router.assignment.vectorised import buckets
+from router.documents import Contextual
 from router.verification.epochs import Drawable, Epochs
 from router.verification.experiments import Known
 from router.verification.ids import Integers
@@ -22,6 +26,8 @@ class Draws(NamedTuple):
     epochs: Integers
     arms: Integers
     slots: Integers
+    contexts: Sequence[Context | None] = ()
+    """What came with the requests, where the experiment looks at that; None where it cannot be read."""
 
 
 class Mismatch(NamedTuple):
@@ -43,8 +49,34 @@ def mismatches(known: Known, epochs: Epochs, draws: Draws) -> Iterator[Mismatch]
             for place in places.tolist():
                 yield Mismatch(place, "epoch", f"a sound epoch of experiment {known.name!r}", number)
         else:
-            yield from _in_epoch(epoch, number, draws, drawn, places)
+            if isinstance(known.document.allocation, Contextual):
+                yield from _by_context(known, epoch, number, draws, drawn, places)
+            else:
+                yield from _in_epoch(epoch, number, draws, drawn, places)
             yield from _beyond_traffic(known, epoch, number, draws, places)
+
+
+def _by_context(
+    known: Known, epoch: Drawable, number: int, draws: Draws, drawn: npt.NDArray[np.uint32], places: Integers
+) -> Iterator[Mismatch]:
+    """Yield the draws that the epoch's posteriors and the request's context do not give."""
+    try:
+        contexts = Contexts(known.document, read_basis(epoch.basis or ""))
+    except (msgspec.DecodeError, ValueError, AssertionError):
+        for place in places.tolist():
+            yield Mismatch(place, "epoch", f"one with a sound basis, of experiment {known.name!r}", number)
+        return
+    for place in places.tolist():
+        context = draws.contexts[place]
+        if context is None:
+            continue
+        counts, bucket = contexts.counts(context), int(drawn[place])
+        arm, found = drawn_from(counts, bucket), int(draws.arms[place])
+        if arm != found:
+            yield Mismatch(place, "arm", f"{arm} (bucket {bucket} in this context, epoch {number})", found)
+        if (share := counts.get(found, 0)) != draws.slots[place]:
+            what = f"{share / BUCKETS} (arm {found} in this context, epoch {number})"
+            yield Mismatch(place, "propensity", what, draws.slots[place] / BUCKETS)
 
 
 def _in_epoch(

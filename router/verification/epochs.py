@@ -11,15 +11,24 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, select
 
-from router.assignment.epochs import Epoch, fresh, from_runs, quantise, reweight, with_holdout
+from router.allocation.bandit import read_basis, table_counts
+from router.allocation.tables import fixed_counts
+from router.assignment.epochs import Epoch, fresh, from_runs, reweight
 from router.assignment.hashing import BUCKETS
+from router.documents import Bandit
 from router.ledger import schema
 from router.verification.experiments import Known
 from router.verification.findings import Findings
-from router.verification.reading import INTEGER, TEXT, Kinds, Row, of_experiment, stream
+from router.verification.reading import INTEGER, OPTIONAL, TEXT, Kinds, Row, of_experiment, stream
 
 _REMEMBERED = 2048
-_KINDS: Kinds = {"experiment_id": INTEGER, "epoch": INTEGER, "runs": TEXT, "traffic": INTEGER}
+_KINDS: Kinds = {
+    "experiment_id": INTEGER,
+    "epoch": INTEGER,
+    "runs": TEXT,
+    "traffic": INTEGER,
+    "basis": TEXT | OPTIONAL,
+}
 
 _Buckets = Annotated[int, msgspec.Meta(ge=1, le=BUCKETS)]
 _Number = Annotated[int, msgspec.Meta(ge=0, le=255)]
@@ -32,6 +41,7 @@ class Drawable(NamedTuple):
     table: npt.NDArray[np.uint8]
     counts: npt.NDArray[np.int64]
     traffic: int
+    basis: str | None
 
 
 class Epochs:
@@ -53,7 +63,7 @@ class Epochs:
 
     def _read(self, experiment_id: int, number: int) -> Drawable | None:
         epochs = schema.epochs
-        query = select(epochs.c.runs, epochs.c.traffic).where(
+        query = select(epochs.c.runs, epochs.c.traffic, epochs.c.basis).where(
             epochs.c.experiment_id == experiment_id, epochs.c.epoch == number
         )
         found = self._connection.execute(query).one_or_none()
@@ -61,7 +71,7 @@ class Epochs:
         if found is None or table is None or type(found.traffic) is not int:
             return None
         array = np.frombuffer(table, np.uint8)
-        return Drawable(array, np.bincount(array, minlength=256), found.traffic)
+        return Drawable(array, np.bincount(array, minlength=256), found.traffic, found.basis)
 
 
 def read_table(runs: str) -> bytes | None:
@@ -104,13 +114,13 @@ class _History:
 
     def check(self, rows: Iterable[Row]) -> None:
         number, newest = 0, None
-        for _, found, runs, traffic in rows:
+        for _, found, runs, traffic, basis in rows:
             if found != number + 1:
                 self._fail(found, "epoch", f"{number + 1}, the next", found)
                 newest = None
             number, before = found, newest
             table = read_table(runs)
-            newest = None if table is None else Epoch(number, table, traffic)
+            newest = None if table is None else Epoch(number, table, traffic, basis)
             if newest is None:
                 self._fail(number, "runs", f"arms of {BUCKETS} buckets in all", runs)
             else:
@@ -124,10 +134,29 @@ class _History:
         if epoch.traffic not in range(BUCKETS + 1):
             self._fail(epoch.number, "traffic", f"0 to {BUCKETS} buckets", epoch.traffic)
         counts = Counter(epoch.table)
-        if before is not None:
+        if isinstance(self._known.document.allocation, Bandit):
+            self._check_basis(epoch, counts)
+        if before is not None and not self._is_in_order:
             self._check_table(epoch, reweight(before.table, counts), f"the fewest moves from epoch {before.number}")
-        elif epoch.number == 1:
+        elif epoch.number == 1 or self._is_in_order:
             self._check_table(epoch, fresh(counts), "the arms one after the other")
+
+    @property
+    def _is_in_order(self) -> bool:
+        """Whether every epoch is laid out anew: requests have no arm that they could keep."""
+        document = self._known.document
+        return document.by_request and isinstance(document.allocation, Bandit)
+
+    def _check_basis(self, epoch: Epoch, counts: Counter[int]) -> None:
+        """Check that a bandit's shares follow from what it says that was known."""
+        try:
+            basis = read_basis(epoch.basis or "")
+            expected = {number: count for number, count in table_counts(self._known.document, basis).items() if count}
+        except (msgspec.DecodeError, ValueError, LookupError) as error:
+            self._fail(epoch.number, "basis", "what was known of every live arm", error)
+            return
+        if dict(counts) != expected:
+            self._fail(epoch.number, "shares", expected, dict(sorted(counts.items())))
 
     def _check_table(self, epoch: Epoch, expected: bytes, description: str) -> None:
         if epoch.table != expected:
@@ -136,12 +165,14 @@ class _History:
 
     def _check_newest(self, newest: Epoch) -> None:
         document = self._known.document
-        wanted = {arm: count for arm, count in with_holdout(quantise(document.shares())).items() if count}
+        if newest.traffic != round(document.traffic * BUCKETS):
+            self._fail(newest.number, "traffic", round(document.traffic * BUCKETS), newest.traffic)
+        if isinstance(document.allocation, Bandit):
+            return
+        wanted = {arm: count for arm, count in fixed_counts(document).items() if count}
         counts = dict(sorted(Counter(newest.table).items()))
         if counts != wanted:
             self._fail(newest.number, "shares", wanted, counts)
-        if newest.traffic != round(document.traffic * BUCKETS):
-            self._fail(newest.number, "traffic", round(document.traffic * BUCKETS), newest.traffic)
 
     def _fail(self, number: int, what: str, expected: object, found: object) -> None:
         self._findings.fail("epochs", f"{self._known.name!r} epoch {number}", what, expected, found)

@@ -7,8 +7,8 @@ from functools import cached_property
 import msgspec
 from sqlalchemy import Connection, select
 
-from router.assignment.epochs import HOLDOUT
-from router.documents import Experiment
+from router.assignment.epochs import HOLDOUT, INTERLEAVED
+from router.documents import Experiment, Interleave
 from router.ledger import schema
 from router.ledger.contributions import Fold, folds
 from router.verification.findings import Findings
@@ -27,8 +27,11 @@ class Known(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def models(self) -> dict[int, str]:
-        """The model version of every arm, by its number."""
-        return dict(enumerate(arm.model for arm in self.document.arms))
+        """The model version of every arm, by its number; all of them for lists that mix their rankings."""
+        models = dict(enumerate(arm.model for arm in self.document.arms))
+        if isinstance(self.document.allocation, Interleave):
+            models[INTERLEAVED] = "+".join(models.values())
+        return models
 
     @cached_property
     def numbers(self) -> frozenset[int]:
@@ -44,7 +47,7 @@ class Known(msgspec.Struct, frozen=True, dict=True):
     @property
     def by_request(self) -> bool:
         """Whether the decision's nonce is drawn with, not its unit."""
-        return self.document.randomise == "request"
+        return self.document.by_request
 
 
 def read_experiments(connection: Connection, findings: Findings) -> dict[int, Known]:

@@ -14,6 +14,7 @@ from router.verification.experiments import Known, read_experiments
 from router.verification.findings import Failure, Findings, Summary
 from router.verification.outcomes import Outcomes
 from router.verification.reading import count_rows, snapshot
+from router.verification.regressions import Regressions
 
 LONG_TABLES = ("assignments", "decisions", "outcomes")
 """The tables with most of the rows."""
@@ -41,8 +42,10 @@ def verify(
         only = _key(experiments, experiment)
         check_epochs(connection, experiments, findings, only)
         check_assignments(connection, experiments, findings, only)
-        Decisions(connection, signer, experiments, findings).check(only)
-        Outcomes(connection, signer, experiments, findings).check(only)
+        regressions = Regressions(experiments)
+        decisions = Decisions(connection, signer, experiments, findings, regressions)
+        decisions.check(only)
+        Outcomes(connection, signer, experiments, findings, decisions.decided, regressions).check(only)
     return findings.summary(time.perf_counter() - start)
 
 

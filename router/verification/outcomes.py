@@ -8,13 +8,16 @@ from typing import NamedTuple
 import msgspec
 from sqlalchemy import Connection
 
+from router.assignment.epochs import INTERLEAVED
 from router.decision_id import SIZE, DecisionId, Signer, unpack
-from router.ledger.contributions import Fold, Stated, contribution, is_label
-from router.ledger.folding import MS_PER_MINUTE
+from router.ledger.contributions import Fold, Moments, Stated, contribution, is_label
+from router.ledger.decided import Decided, credited_arms, read_predictions
+from router.ledger.statistics import MS_PER_MINUTE
 from router.verification.experiments import Known
 from router.verification.findings import Findings, shown, shown_id
 from router.verification.reading import BYTES, INTEGER, NUMBER, OPTIONAL, TEXT, TRUTH, Kinds, of_experiment, stream
-from router.verification.statistics import Statistic, Statistics
+from router.verification.regressions import Regressions
+from router.verification.statistics import Statistic, Statistics, first_minute
 
 _KINDS: Kinds = {
     "decision_id": BYTES,
@@ -29,10 +32,12 @@ _KINDS: Kinds = {
     "counted": TRUTH,
     "occurred_ms": INTEGER,
     "predictions": TEXT | OPTIONAL,
+    "shown": TEXT | OPTIONAL,
+    "draw": TEXT | OPTIONAL,
+    "context": TEXT | OPTIONAL,
 }
-_OWN = ", ".join(f"outcomes.{name}" for name in _KINDS if name != "predictions")
-
-_predictions = msgspec.json.Decoder(list[float])
+_DECIDED = ("predictions", "shown", "draw", "context")
+_SELECTED = ", ".join(f"{'decisions' if name in _DECIDED else 'outcomes'}.{name}" for name in _KINDS)
 
 
 class _Outcome(NamedTuple):
@@ -50,6 +55,9 @@ class _Outcome(NamedTuple):
     counted: bool
     occurred_ms: int
     predictions: str | None
+    shown: str | None
+    draw: str | None
+    context: str | None
 
     def __str__(self) -> str:
         said_by = f", id {self.outcome_id!r}" if self.outcome_id else ""
@@ -61,8 +69,16 @@ class Outcomes:
     """Checks the outcomes of a ledger and adds them up again."""
 
     def __init__(
-        self, connection: Connection, signer: Signer, experiments: Mapping[int, Known], findings: Findings
+        self,
+        connection: Connection,
+        signer: Signer,
+        experiments: Mapping[int, Known],
+        findings: Findings,
+        decided: Mapping[Statistic, Moments],
+        regressions: Regressions,
     ) -> None:
+        self._decided = decided
+        self._regressions = regressions
         self._connection = connection
         self._signer = signer
         self._experiments = experiments
@@ -72,16 +88,17 @@ class Outcomes:
         """Check every outcome and every statistic, or those of one experiment."""
         # In the order of the primary key: by decision, and so by time.
         statement = (
-            f"select {_OWN}, decisions.predictions from outcomes "  # noqa: S608 (our own names)
+            f"select {_SELECTED} from outcomes "  # noqa: S608 (our own names)
             f"left join decisions on decisions.id = outcomes.decision_id{of_experiment(only, 'outcomes')} "
             "order by outcomes.decision_id, outcomes.metric, outcomes.item"
         )
         chunks = stream(self._connection, statement)
         sound = self._findings.sound("outcomes", chunks, _KINDS, lambda row: str(_Outcome(*row)))
-        statistics = Statistics(self._connection, self._findings, only)
+        statistics = Statistics(self._connection, self._findings, self._decided, only)
         for raw, rows in groupby(map(_Outcome._make, chain.from_iterable(sound)), key=itemgetter(0)):
             self._check_decision(raw, list(rows), statistics)
         statistics.complete()
+        self._regressions.complete(self._connection, self._findings, first_minute(self._connection), only)
 
     def _check_decision(self, raw: bytes, rows: Sequence[_Outcome], statistics: Statistics) -> None:
         # The ids of decisions that are there have been checked with them.
@@ -89,28 +106,56 @@ class Outcomes:
             for row in rows:
                 self._fail(row, "signature", "one of our secrets", "none of them")
             return
-        said, predictions = unpack(raw), _read_predictions(rows[0].predictions)
+        said, decided = unpack(raw), _read_decided(rows[0])
         for _, group in groupby(rows, key=itemgetter(1, 2)):
-            self._check_item(said, predictions, list(group), statistics)
+            self._check_item(said, decided, list(group), statistics)
 
     def _check_item(
-        self, said: DecisionId, predictions: Sequence[float] | None, rows: Sequence[_Outcome], statistics: Statistics
+        self, said: DecisionId, decided: Decided | None, rows: Sequence[_Outcome], statistics: Statistics
     ) -> None:
         folded = self._folds(said, rows)
         for row in rows:
             self._check_copies(row, said)
-        if predictions is None:
+        prediction, credited = rows[0].prediction, {said.arm: 1.0}
+        if decided is None:
             self._check_waiting(rows)
             # Their decision is gone, which is a failure already; what they were counted for must still be there.
-            rows, prediction = [row for row in rows if row.counted], rows[0].prediction or 0.0
-        elif 0 <= rows[0].item < len(predictions):
-            prediction = predictions[rows[0].item]
+            rows = [row for row in rows if row.counted]
+        elif decided.counts(rows[0].item, folded):
+            item = rows[0].item
+            prediction, credited = decided.prediction(item), {**credited_arms(said.arm, item, decided)}
             self._check_counted(rows, prediction if is_label(folded) else None)
         else:
-            self._check_out_of_range(rows, len(predictions))
+            self._check_not_there(rows, decided)
             return
         if rows:
-            _add(said, folded, rows, prediction, statistics)
+            for arm, credit in credited.items():
+                self._add(said._replace(arm=arm), folded, rows, prediction, credit, statistics)
+
+    def _add(
+        self,
+        said: DecisionId,
+        folded: Iterable[Fold],
+        rows: Sequence[_Outcome],
+        prediction: float | None,
+        credit: float,
+        statistics: Statistics,
+    ) -> None:
+        """Add what an item contributes to each statistic that it feeds."""
+        statements = {(row.outcome_id, row.version): Stated(row.value, row.occurred_ms, row.counted) for row in rows}
+        for fold in folded:
+            moments = contribution(fold.metric, statements, prediction, said.decided_ms).scaled(credit)
+            scale = abs(moments.total)
+            if len(statements) > 1:
+                alone = (
+                    contribution(fold.metric, {key: each}, prediction, said.decided_ms)
+                    for key, each in statements.items()
+                )
+                scale = sum(abs(each.total) for each in alone)
+            minute = said.decided_ms // MS_PER_MINUTE
+            statistic = Statistic(minute, said.experiment_id, said.arm, fold.statistic)
+            statistics.add(statistic, moments, scale)
+            self._regressions.observed(statistic, fold, moments, scale, rows[0].context)
 
     def _folds(self, said: DecisionId, rows: Sequence[_Outcome]) -> tuple[Fold, ...]:
         """Return the statistics that an item feeds."""
@@ -147,10 +192,14 @@ class Outcomes:
             if row.prediction != prediction:
                 self._fail(row, "prediction", prediction, row.prediction)
 
-    def _check_out_of_range(self, rows: Iterable[_Outcome], inputs: int) -> None:
+    def _check_not_there(self, rows: Sequence[_Outcome], decided: Decided) -> None:
+        inputs = len(decided.predictions)
+        expected = f"0 to {inputs - 1}, for the decision has {inputs} input(s)"
+        if decided.has(rows[0].item):
+            expected = f"one of {decided.shown}, which were shown"
         for row in rows:
             if row.counted or row.item < 0:
-                self._fail(row, "item", f"0 to {inputs - 1}, for the decision has {inputs} input(s)", row.item)
+                self._fail(row, "item", expected, row.item)
             else:
                 self._findings.out_of_range += 1
 
@@ -158,26 +207,15 @@ class Outcomes:
         self._findings.fail("outcomes", str(row), what, expected, found)
 
 
-def _add(
-    said: DecisionId, folded: Iterable[Fold], rows: Sequence[_Outcome], prediction: float, statistics: Statistics
-) -> None:
-    """Add what an item contributes to each statistic that it feeds."""
-    statements = {(row.outcome_id, row.version): Stated(row.value, row.occurred_ms, row.counted) for row in rows}
-    for fold in folded:
-        moments = contribution(fold.metric, statements, prediction, said.decided_ms)
-        scale = abs(moments.total)
-        if len(statements) > 1:
-            alone = (
-                contribution(fold.metric, {key: each}, prediction, said.decided_ms) for key, each in statements.items()
-            )
-            scale = sum(abs(each.total) for each in alone)
-        minute = said.decided_ms // MS_PER_MINUTE
-        statistics.add(Statistic(minute, said.experiment_id, said.arm, fold.statistic), moments, scale)
-
-
-def _read_predictions(text: str | None) -> Sequence[float] | None:
-    """Return what the decision predicted, nothing if that cannot be read, and None if it is not there."""
+def _read_decided(row: _Outcome) -> Decided | None:
+    """Return what was decided, nothing if that cannot be read, and None if it is not there."""
+    if row.predictions is None:
+        return None
     try:
-        return None if text is None else _predictions.decode(text)
-    except msgspec.DecodeError:
-        return ()
+        decided = Decided(read_predictions(row.predictions), None, row.shown, row.draw)
+        if decided.showed(row.item):
+            credited_arms(INTERLEAVED, row.item, decided)
+    except (msgspec.DecodeError, IndexError):
+        # That is a failure of the decision, which has been found with it.
+        return Decided((), None, None, None)
+    return decided

@@ -3,15 +3,14 @@
 import math
 from collections.abc import Mapping
 from itertools import chain, groupby
-from operator import itemgetter
 from typing import NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Table, select
 
 from router.ledger import schema
-from router.ledger.contributions import NOTHING, Moments
-from router.ledger.folding import MS_PER_MINUTE
+from router.ledger.contributions import ITEMS, NOTHING, Moments
 from router.ledger.records import decided_ms
+from router.ledger.statistics import MS_PER_MINUTE
 from router.verification.findings import Findings
 from router.verification.reading import INTEGER, NUMBER, TEXT, Kinds, of_experiment, stream
 
@@ -23,6 +22,7 @@ _KINDS: Kinds = {
     "experiment_id": INTEGER,
     "arm": INTEGER,
     "metric": TEXT,
+    "span": INTEGER,
     "shard": INTEGER,
     "count": INTEGER,
     "sum": NUMBER,
@@ -31,7 +31,7 @@ _KINDS: Kinds = {
 
 
 class Statistic(NamedTuple):
-    """A statistic of one minute of decisions, all shards together."""
+    """A statistic of one minute of decisions, or of the hour or day that it was added up to, all shards together."""
 
     minute: int
     experiment_id: int
@@ -65,28 +65,70 @@ class _Sums:
         )
 
 
-class Statistics:
-    """Adds outcomes up again, in the order of their decisions, and compares each minute once it is complete."""
+class Spans:
+    """Which minutes have been added up to hours or days: they can be compared only so."""
 
-    def __init__(self, connection: Connection, findings: Findings, only: int | None = None) -> None:
+    def __init__(self, connection: Connection, table: Table) -> None:
+        query = select(table.c.minute, table.c.span).where(table.c.span > 1).distinct()
+        known = {(minute, span) for minute, span in connection.execute(query)}
+        self._spans = sorted({span for _, span in known}, reverse=True)
+        self._known = known
+
+    def start(self, minute: int) -> int:
+        """Return the minute with which the longest span that holds this minute begins."""
+        for span in self._spans:
+            if (first := minute - minute % span) != minute and (first, span) in self._known:
+                return int(first)
+        return minute
+
+
+class Statistics:
+    """Adds outcomes up again, in the order of their decisions, and compares each minute once it is complete.
+
+    `decided` is how many items the decisions of a minute had, which need not be added up in any order.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        findings: Findings,
+        decided: Mapping[Statistic, Moments],
+        only: int | None = None,
+    ) -> None:
+        self._spans = Spans(connection, schema.statistics)
+        first = first_minute(connection)
+        self._first = self._spans.start(int(first)) if first < math.inf else first
+        self._decided: dict[Statistic, Moments] = {}
+        for statistic, moments in decided.items():
+            key = statistic._replace(minute=self._spans.start(statistic.minute))
+            self._decided[key] = self._decided.get(key, NOTHING) + moments
+        self._decided_stored: dict[Statistic, Moments] = {}
         statement = f"select {', '.join(_KINDS)} from statistics{of_experiment(only, 'statistics')} order by minute"  # noqa: S608
-        chunks = findings.sound("statistics", stream(connection, statement), _KINDS, lambda row: str(row[:5]))
-        self._minutes = groupby(chain.from_iterable(chunks), key=itemgetter(0))
+        chunks = findings.sound("statistics", stream(connection, statement), _KINDS, lambda row: str(row[:6]))
+        self._minutes = groupby(chain.from_iterable(chunks), key=lambda row: self._spans.start(row[0]))
         self._stored = self._next_stored()
         self._rebuilt: dict[Statistic, _Sums] = {}
         self._minute = -1
         self._findings = findings
-        self._first = _first_minute(connection)
 
     def add(self, statistic: Statistic, moments: Moments, scale: float) -> None:
         """Add what an item contributes; `scale` is how much was ever added or taken away on its behalf."""
+        statistic = statistic._replace(minute=self._spans.start(statistic.minute))
         if statistic.minute != self._minute:
-            self.complete(statistic.minute)
+            self._compare_until(statistic.minute)
             self._minute = statistic.minute
         self._rebuilt.setdefault(statistic, _Sums()).add(moments, scale)
 
-    def complete(self, before: float = math.inf) -> None:
-        """Compare every minute before this one, or all that are left."""
+    def complete(self) -> None:
+        """Compare all that is left."""
+        self._compare_until(math.inf)
+        for statistic in sorted({*self._decided, *self._decided_stored}):
+            found, there = self._decided.get(statistic, NOTHING), self._decided_stored.get(statistic, NOTHING)
+            if found != there:
+                self._findings.fail("statistics", str(statistic), "sums", _shown(found), _shown(there))
+
+    def _compare_until(self, before: float) -> None:
+        """Compare every minute before this one."""
         while self._stored is not None and self._stored[0] < before:
             minute, stored = self._stored
             if minute > self._minute:
@@ -106,8 +148,9 @@ class Statistics:
             return None
         stored: dict[Statistic, Moments] = {}
         for row in rows:
-            statistic = Statistic(*row[:4])
-            stored[statistic] = stored.get(statistic, NOTHING) + row[5:]
+            statistic = Statistic(minute, *row[1:4])
+            mine = self._decided_stored if statistic.metric == ITEMS and minute >= self._first else stored
+            mine[statistic] = mine.get(statistic, NOTHING) + row[6:]
         return minute, stored
 
     def _compare_rebuilt(self, stored: Mapping[Statistic, Moments]) -> None:
@@ -123,7 +166,7 @@ class Statistics:
                 self._findings.fail("statistics", str(statistic), "sums", expected, _shown(there))
 
 
-def _first_minute(connection: Connection) -> float:
+def first_minute(connection: Connection) -> float:
     """Return the minute of the oldest decision: what older ones left behind, when their month was dropped, stays."""
     # PostgreSQL has no minimum of bytes.
     first = connection.scalar(select(schema.decisions.c.id).order_by(schema.decisions.c.id).limit(1))

@@ -1,0 +1,37 @@
+"""From shares to bucket counts: what an experiment's first epoch is made of, and every later one."""
+
+from collections.abc import Mapping, Sequence
+
+from router.assignment.epochs import HOLDOUT, INTERLEAVED, quantise, with_holdout
+from router.documents import Experiment, Interleave, Split
+
+
+def live_counts(holdout: float, shares: Mapping[int, float], arms: int) -> dict[int, int]:
+    """Return the buckets of every number in a bandit's table, from the shares of its live arms by number.
+
+    Every live arm has one bucket at least, which the largest gives: without traffic it would never be heard of again.
+    """
+    counts = bucket_counts(holdout, [shares.get(number, 0.0) for number in range(arms)])
+    for number in shares:
+        if counts[number] == 0:
+            largest = max(shares, key=lambda arm: counts[arm])
+            counts[largest] -= 1
+            counts[number] = 1
+    return counts
+
+
+def bucket_counts(holdout: float, shares: Sequence[float]) -> dict[int, int]:
+    """Return the buckets of every number in a table, where `shares` are those of all arms, in order; they sum to 1."""
+    return with_holdout(quantise([*((1.0 - holdout) * share for share in shares), holdout]))
+
+
+def fixed_counts(document: Experiment) -> dict[int, int]:
+    """Return the buckets of every number in the table of a split or an interleaving."""
+    match document.allocation:
+        case Interleave():
+            mixed, held_out = quantise([1.0 - document.holdout, document.holdout])
+            return {INTERLEAVED: mixed, HOLDOUT: held_out}
+        case Split(weights=weights):
+            return bucket_counts(document.holdout, [weights[arm.name] for arm in document.arms])
+        case _:
+            raise AssertionError(f"a bandit's table follows from what is known, not from {document.name!r} alone")

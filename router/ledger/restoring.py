@@ -1,0 +1,142 @@
+"""Adding up anew what a blunder left of a statistic.
+
+A sum of sixteen digits that had a huge value added to it has lost the digits of the small ones, and taking that value
+away again does not bring them back.
+"""
+
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Table, func, select
+
+from router.allocation.contextual import encode as encode_context
+from router.documents import BinaryMetric
+from router.ledger import schema
+from router.ledger.contributions import NOTHING, Fold, Moments, Stated, contribution
+from router.ledger.decided import Decided, context_of, credited_arms, read_predictions
+from router.ledger.records import Item, decided_ms
+from router.ledger.regressions import Sums, add_regressions, sums_of
+from router.ledger.rollup import STEPS
+from router.ledger.statistics import MS_PER_MINUTE, OUTCOMES_SHARD, Statistic, add_statistics
+
+LOSS = 1e6
+"""Where the square of what is taken away is so many times what is left of all squares, ten digits are good at most."""
+
+_TIME_BYTES = 6
+
+
+class Taken(NamedTuple):
+    """The square of a value that a statistic no longer has, the outcome that it came from, and how that feeds it."""
+
+    squares: float
+    outcome: str
+    fold: Fold
+
+
+class _Counted(NamedTuple):
+    about: Item
+    arm: int
+    decided: Decided
+    statements: dict[tuple[str, int], Stated]
+
+
+def note_taken(taken: MutableMapping[Statistic, Taken], statistic: Statistic, one: Taken) -> None:
+    """Keep the largest value that is taken from each statistic; values of 0 and 1 cannot hide each other."""
+    known = taken.get(statistic)
+    if one.squares > (0.0 if known is None else known.squares) and not isinstance(one.fold.metric, BinaryMetric):
+        taken[statistic] = one
+
+
+def restore(connection: Connection, taken: Mapping[Statistic, Taken]) -> None:
+    """Add up those statistics again that have lost digits; the caller holds the lock of the outcomes.
+
+    It reads the outcomes of a minute, or of the hour or day that the minute is part of by now.
+    """
+    read: dict[tuple[int, int, int, str], Sequence[_Counted]] = {}
+    for statistic, one in sorted(taken.items(), key=lambda each: each[0]):
+        span = _longest_span(connection, statistic)
+        first = statistic._replace(minute=statistic.minute - statistic.minute % span)
+        left = _left(connection, first, span)
+        # Neither is true of what is no number.
+        if one.squares <= LOSS * abs(left.squares) or (left == NOTHING and not one.fold.features):
+            continue
+        key = (first.experiment_id, first.minute, span, one.outcome)
+        if left.n and key not in read:
+            read[key] = _counted(connection, first, span, one.outcome)
+        _replace(connection, first, span, *_added(first, one.fold, read[key] if left.n else ()))
+
+
+def _added(first: Statistic, fold: Fold, items: Iterable[_Counted]) -> tuple[Moments, Sums | None]:
+    """Return what the items add to a statistic and to its regressions."""
+    moments, sums = NOTHING, None
+    for about, arm, decided, statements in items:
+        credit = credited_arms(arm, about.item, decided).get(first.arm)
+        if credit is None:
+            continue
+        prediction, made_ms = decided.prediction(about.item), decided_ms(about.decision_id)
+        added = contribution(fold.metric, statements, prediction, made_ms).scaled(credit)
+        moments += added
+        if fold.features:
+            row = sums_of(encode_context(fold.features, context_of(decided)), *added)
+            sums = row if sums is None else sums + row
+    return moments, sums
+
+
+def _replace(connection: Connection, first: Statistic, span: int, moments: Moments, sums: Sums | None) -> None:
+    for table in (schema.statistics, schema.regressions):
+        connection.execute(table.delete().where(*_within(table, first, span)))
+    add_statistics(connection, {first: moments}, OUTCOMES_SHARD, span)
+    if sums is not None:
+        add_regressions(connection, {first: sums}, span)
+
+
+def _longest_span(connection: Connection, statistic: Statistic) -> int:
+    """Return how many minutes long the longest row is that the statistic's minute is part of."""
+    table, minute = schema.statistics, statistic.minute
+    starts = {(minute - minute % step.span, step.span) for step in STEPS}
+    query = select(table.c.minute, table.c.span).where(
+        *_of(table, statistic), table.c.minute.in_(sorted(start for start, _ in starts)), table.c.span > 1
+    )
+    return max((span for start, span in connection.execute(query) if (start, span) in starts), default=1)
+
+
+def _left(connection: Connection, first: Statistic, span: int) -> Moments:
+    table = schema.statistics
+    sums = (func.coalesce(func.sum(table.c[name]), 0) for name in ("count", "sum", "sum_squares"))
+    count, total, squares = connection.execute(select(*sums).where(*_within(table, first, span))).one()
+    return Moments(int(count), float(total), float(squares))
+
+
+def _of(table: Table, statistic: Statistic) -> tuple[Any, ...]:
+    return tuple(table.c[name] == getattr(statistic, name) for name in ("experiment_id", "arm", "metric"))
+
+
+def _within(table: Table, first: Statistic, span: int) -> tuple[Any, ...]:
+    return (*_of(table, first), table.c.minute >= first.minute, table.c.minute < first.minute + span)
+
+
+def _counted(connection: Connection, first: Statistic, span: int, outcome: str) -> list[_Counted]:
+    """Return what is counted of the decisions of these minutes, by item."""
+    table, decisions = schema.outcomes, schema.decisions
+    start, end = ((minute * MS_PER_MINUTE).to_bytes(_TIME_BYTES) for minute in (first.minute, first.minute + span))
+    said = (*Item._fields, "arm", "outcome_id", "version", *Stated._fields)
+    query = (
+        select(*(table.c[name] for name in said), *(decisions.c[name] for name in Decided._fields))
+        .join(decisions, decisions.c.id == table.c.decision_id)
+        .where(
+            table.c.decision_id >= start,
+            table.c.decision_id < end,
+            table.c.experiment_id == first.experiment_id,
+            table.c.metric == outcome,
+            table.c.counted,
+        )
+    )
+    items: dict[tuple[bytes, int], _Counted] = {}
+    for id_, metric, item, arm, outcome_id, version, *rest in connection.execute(query):
+        known = items.get((id_, item))
+        if known is None:
+            predictions, *others = rest[len(Stated._fields) :]
+            decided = Decided(read_predictions(predictions), *others)
+            known = items[id_, item] = _Counted(Item(id_, metric, item), arm, decided, {})
+        known.statements[outcome_id, version] = Stated(*rest[: len(Stated._fields)])
+    return list(items.values())

@@ -1,0 +1,66 @@
+"""Additive statistics by minute of the decision: adding to them, and reading them."""
+
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, select
+
+from router.ledger import schema
+from router.ledger.contributions import NOTHING, Moments
+from router.ledger.statements import insert_into
+
+MS_PER_MINUTE = 60_000
+
+OUTCOMES_SHARD = 0
+"""What outcomes add, one transaction at a time; processes count their decisions each in a shard of its own."""
+
+
+class Statistic(NamedTuple):
+    """Whose values a row of `statistics` adds up."""
+
+    experiment_id: int
+    arm: int
+    metric: str
+    minute: int
+
+
+class Minute(NamedTuple):
+    """Values of decisions that an arm made from `minute` on, `span` minutes long; a minute is 60 s since 1970."""
+
+    arm: int
+    minute: int
+    span: int
+    n: int
+    total: float
+    squares: float
+
+
+def add_statistics(connection: Connection, changes: Mapping[Statistic, Moments], shard: int, span: int = 1) -> None:
+    """Add to the statistics, in one order everywhere, so that two transactions never wait for each other."""
+    rows = [
+        {**key._asdict(), "span": span, "shard": shard, "count": n, "sum": total, "sum_squares": squares}
+        for key, (n, total, squares) in sorted(changes.items())
+        if (n, total, squares) != NOTHING
+    ]
+    if rows:
+        connection.execute(_adding(connection), rows)
+
+
+def read_minutes(connection: Connection, experiment_id: int, metrics: Collection[str]) -> dict[str, list[Minute]]:
+    """Return the statistics of some metrics of an experiment, by metric."""
+    table = schema.statistics
+    columns = ("metric", "arm", "minute", "span", "count", "sum", "sum_squares")
+    query = select(*(table.c[name] for name in columns)).where(
+        table.c.experiment_id == experiment_id, table.c.metric.in_(sorted(metrics))
+    )
+    found: dict[str, list[Minute]] = {metric: [] for metric in metrics}
+    for metric, *row in connection.execute(query):
+        found[metric].append(Minute(*row))
+    return found
+
+
+def _adding(connection: Connection) -> Any:
+    table = schema.statistics
+    statement = insert_into(connection, table)
+    added = {name: table.c[name] + statement.excluded[name] for name in ("count", "sum", "sum_squares")}
+    return statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=added)

@@ -1,0 +1,64 @@
+"""What a process does again and again in the background, whatever happens meanwhile."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from router.errors import LedgerUnavailable
+
+LAST_STEP_S = 1.0
+"""How long a step that is under way may take when everything stops."""
+
+_logger = logging.getLogger(__name__)
+
+Step = Callable[[], Awaitable[None]]
+
+
+class Background:
+    """Steps that are repeated from when they are added until `stop`."""
+
+    def __init__(self) -> None:
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def repeat(self, pause_s: float, step: Step, complaint: str) -> None:
+        """Take the step after every pause.
+
+        `complaint` says in the log what it means that the step failed: once for an outage of the ledger, else every
+        time.
+        """
+        self._tasks.append(asyncio.create_task(_repeat(pause_s, step, complaint)))
+
+    async def stop(self) -> None:
+        """Take no further step, and wait for those that are under way."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self._tasks = []
+
+
+async def _repeat(pause_s: float, step: Step, complaint: str) -> None:
+    away = False
+    while True:
+        await asyncio.sleep(pause_s)
+        try:
+            await _to_its_end(step)
+            away = False
+        except LedgerUnavailable as error:
+            if not away:
+                _logger.warning("%s: %s", complaint, error)
+            away = True
+        except Exception:
+            _logger.exception("%s", complaint)
+
+
+async def _to_its_end(step: Step) -> None:
+    """Take a step, and wait for its end when cancelled: a thread that was left alone would keep its connection."""
+    taken = asyncio.ensure_future(step())
+    try:
+        await asyncio.shield(taken)
+    except asyncio.CancelledError:
+        _, pending = await asyncio.wait({taken}, timeout=LAST_STEP_S)
+        if not pending and not taken.cancelled() and (error := taken.exception()) is not None:
+            _logger.info("the last step before the end failed: %s", error)
+        raise

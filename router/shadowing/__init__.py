@@ -1,0 +1,1 @@
+"""Shadows: models that see requests after their reply, in a process of their own."""
