@@ -5,9 +5,21 @@ from itertools import count
 
 from sqlalchemy import Engine, Table, func, select
 
-from router.assignment.epochs import Epoch, fresh, quantise, with_holdout
+from router.allocation.tables import fixed_counts
+from router.assignment.epochs import Epoch, fresh
 from router.decision_id import NO_EXPERIMENT, DecisionId, Signer
-from router.documents import Arm, BinaryMetric, Experiment, NumericMetric, RatioMetric, ScoreMetric, Split
+from router.documents import (
+    AnyMetric,
+    Arm,
+    BinaryMetric,
+    Contextual,
+    Experiment,
+    NumberFeature,
+    NumericMetric,
+    RatioMetric,
+    ScoreMetric,
+    Split,
+)
 from router.keys import LOCAL
 from router.ledger.control import Change, ControlTables
 from router.ledger.records import DecisionRow, Observation
@@ -35,9 +47,20 @@ def store_experiment(engine: Engine, document: Experiment = EXPERIMENT) -> None:
     tables = ControlTables(engine)
     tables.create_experiment(document, NOW_MS, actor=LOCAL)
     record = tables.experiment(document.name)
-    epoch = Epoch(1, fresh(with_holdout(quantise(document.shares()))))
+    epoch = Epoch(1, fresh(fixed_counts(document)))
     change = Change(document, "running", NOW_MS, None, epoch, "start")
     tables.change_experiment(record, change, NOW_MS, actor=LOCAL, action="start")
+
+
+def store_contextual(engine: Engine, metric: AnyMetric) -> int:
+    """Store a bandit that learns the metric from the hour; return its id."""
+    allocation = Contextual(metric=metric.name, features=[NumberFeature(name="hour", low=0, high=24)])
+    document = Experiment(
+        name="learns", endpoint="delay", arms=EXPERIMENT.arms[:2], allocation=allocation, metrics=[metric]
+    )
+    tables = ControlTables(engine)
+    tables.create_experiment(document, NOW_MS, actor=LOCAL)
+    return tables.experiment(document.name).id
 
 
 def decision(predictions: str = "[0.25]", experiment_id: int = 1, arm: int = 0, unit: str = "u") -> DecisionRow:
@@ -70,6 +93,7 @@ def outcome(
     outcome_id: str = "",
     version: int = 0,
     after_s: int = 1,
+    dated: bool = True,
 ) -> Observation:
     """Return an outcome of a decision that happened so many seconds after it."""
     return Observation(
@@ -82,6 +106,7 @@ def outcome(
         experiment_id=row.experiment_id,
         arm=row.arm,
         occurred_ms=row.decided_ms + 1000 * after_s,
+        dated=dated,
     )
 
 

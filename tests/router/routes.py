@@ -5,7 +5,10 @@ from typing import Any
 
 from router.assignment.epochs import Epoch, fresh, quantise, with_holdout
 from router.assignment.hashing import traffic_seed
-from router.serving.routes import ArmRoute, EndpointRoute, ExperimentRoute, ServedModel
+from router.documents import Breaker
+from router.serving.routes import ArmRoute, EndpointRoute, ExperimentRoute, Limits, ServedModel
+
+LIMITS = Limits(0.2, 64, Breaker())
 
 
 def served(reference: str) -> ServedModel:
@@ -29,11 +32,11 @@ def experiment(
         "sticky": False,
         "epoch": epoch,
         "counts": Counter(epoch.table),
-        "arms": tuple(ArmRoute(f"arm-{number}", served(f"m@{number + 1}")) for number in range(len(weights))),
+        "arms": tuple(ArmRoute(f"arm-{number}", served(f"m@{number + 1}"), LIMITS) for number in range(len(weights))),
     }
     return ExperimentRoute(**{**values, **fields})
 
 
 def endpoint(*experiments: ExperimentRoute) -> EndpointRoute:
     """Return an endpoint whose champion is m@1."""
-    return EndpointRoute("delay", 0.2, served("m@1"), None, None, experiments)  # type: ignore[arg-type]
+    return EndpointRoute("delay", LIMITS, served("m@1"), None, None, experiments)  # type: ignore[arg-type]

@@ -1,5 +1,7 @@
 """Small real models: they compute on the batch, or misbehave in one plain way."""
 
+import asyncio
+import threading
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -60,7 +62,77 @@ class NanModel(SumModel):
         return super().predict(batch) * np.nan
 
 
-KINDS: Mapping[str, type[SumModel]] = {"sum": SumModel, "slow": SlowModel, "error": ErrorModel, "nan": NanModel}
+class GateModel(SumModel):
+    """Answers while its gate is open, and counts its calls."""
+
+    def __init__(self, reference: ModelReference, manifest: Manifest) -> None:
+        super().__init__(reference, manifest)
+        self.gate = threading.Event()
+        self.gate.set()
+        self.calls = 0
+
+    def predict(self, batch: Batch) -> NDArray[np.float64]:
+        """One probability per row, once the gate is open."""
+        self.calls += 1
+        self.gate.wait(60)
+        return super().predict(batch)
+
+
+class BulkModel(GateModel):
+    """Takes four milliseconds for one row as for many, and refuses negative distances; keeps how many rows came."""
+
+    def __init__(self, reference: ModelReference, manifest: Manifest) -> None:
+        super().__init__(reference, manifest)
+        self.sizes: list[int] = []
+
+    def predict(self, batch: Batch) -> NDArray[np.float64]:
+        """One probability per row."""
+        self.sizes.append(len(batch.numbers))
+        time.sleep(0.004)
+        if np.nanmin(batch.numbers) < 0:
+            raise ValueError("a distance is negative")
+        return super().predict(batch)
+
+
+class RowwiseModel(SumModel):
+    """Takes two milliseconds for each row."""
+
+    def predict(self, batch: Batch) -> NDArray[np.float64]:
+        """One probability per row."""
+        time.sleep(0.002 * len(batch.numbers))
+        return super().predict(batch)
+
+
+class AwaitedModel(GateModel):
+    """Answers an event loop once its gate is open, as a model on another server does."""
+
+    async def predict_async(self, batch: Batch) -> NDArray[np.float64]:
+        """One probability per row."""
+        self.calls += 1
+        while not self.gate.is_set():
+            await asyncio.sleep(0.001)
+        return SumModel.predict(self, batch)
+
+
+class BackwardModel(SumModel):
+    """Says the opposite."""
+
+    def predict(self, batch: Batch) -> NDArray[np.float64]:
+        """One probability per row, highest where the sum is lowest."""
+        return 1 - super().predict(batch)
+
+
+KINDS: Mapping[str, type[SumModel]] = {
+    "backward": BackwardModel,
+    "sum": SumModel,
+    "slow": SlowModel,
+    "error": ErrorModel,
+    "nan": NanModel,
+    "gate": GateModel,
+    "bulk": BulkModel,
+    "rowwise": RowwiseModel,
+    "awaited": AwaitedModel,
+}
 
 
 def add_model(registry: Registry, name: str, signature: Signature | None = None, output: Output = "probability") -> str:

@@ -67,7 +67,7 @@ def test_assign_draws_with_the_propensity_it_reports() -> None:
 
 @given(experiments, st.text(min_size=1, max_size=20))
 def test_draw_is_the_look_up_it_says_it_is(route: ExperimentRoute, unit: str) -> None:
-    drawn = draw(route, unit)
+    drawn = draw(route, unit, {})
     assert drawn.number == route.epoch.table[bucket(route.name, unit)]
     assert drawn.epoch == route.epoch.number
     assert drawn.slots / BUCKETS == route.epoch.propensity(drawn.number)
@@ -76,7 +76,7 @@ def test_draw_is_the_look_up_it_says_it_is(route: ExperimentRoute, unit: str) ->
 @given(experiments)
 @settings(max_examples=10)
 def test_draw_of_one_unit_in_every_bucket_realises_the_propensities_exactly(route: ExperimentRoute) -> None:
-    drawn = [draw(route, unit) for unit in one_unit_in_every_bucket(route.name)]
+    drawn = [draw(route, unit, {}) for unit in one_unit_in_every_bucket(route.name)]
     assert Counter(each.number for each in drawn) == {each.number: each.slots for each in drawn}
     assert sum({each.number: each.slots for each in drawn}.values()) == BUCKETS
 
@@ -150,7 +150,7 @@ def test_assign_holdout_stays_out_when_the_weights_change() -> None:
 def test_assign_gives_a_unit_to_at_most_one_experiment(routes: list[ExperimentRoute], unit: str) -> None:
     taking = [each for each in routes if assign(endpoint(each), unit, {}, b"") is not None]
     drawn = assign(endpoint(*routes), unit, {}, b"")
-    assert drawn == (draw(taking[0], unit) if taking else None)
+    assert drawn == (draw(taking[0], unit, {}) if taking else None)
 
 
 def independence(pairs: list[tuple[Any, Any]]) -> float:
@@ -175,7 +175,7 @@ def test_assign_in_the_remainder_of_another_experiment_knows_nothing_of_that_one
     taken = [each.name for each in drawn.values() if each]
     # Half of the remainder; the standard deviation is sqrt(n) / 2.
     assert len(taken) == pytest.approx(len(rest) / 2, abs=4 * len(rest) ** 0.5 / 2)
-    first_arms = {unit: draw(first, unit).name for unit in rest}
+    first_arms = {unit: draw(first, unit, {}).name for unit in rest}
     assert independence([(first_arms[unit], each is not None) for unit, each in drawn.items()]) > 0.001
     assert independence([(first_arms[unit], each.name) for unit, each in drawn.items() if each]) > 0.001
     places = {unit: bucket(first.traffic_seed, unit) // 1000 for unit in rest}

@@ -67,7 +67,7 @@ def test_before_and_after_are_whole_and_follow_each_other(engine: Engine, contro
     control.create_endpoint(Endpoint(name="arrival", champion="sum@1"), actor="ann")
     control.replace_endpoint(Endpoint(name="arrival", champion="sum-too@1", timeout_ms=70), "1", actor="bob")
     created, replaced = entries(engine)
-    old = {"name": "arrival", "kind": "predict", "champion": "sum@1", "timeout_ms": 200}
+    old = msgspec.to_builtins(Endpoint(name="arrival", champion="sum@1"))
     assert created[4] == replaced[3] == {"revision": 1, "document": old}
     assert replaced[4] == {"revision": 2, "document": {**old, "champion": "sum-too@1", "timeout_ms": 70}}
     control.create_experiment(document(), actor="ann")

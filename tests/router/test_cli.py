@@ -11,7 +11,7 @@ from router import cli
 def test_help_lists_every_command() -> None:
     result = CliRunner().invoke(cli.main, ["--help"])
     assert result.exit_code == 0
-    for name in ("serve", "endpoint", "experiment", "key", "audit", "model", "db", "report", "demo"):
+    for name in ("serve", "endpoint", "experiment", "key", "audit", "model", "db", "report", "simulate", "demo"):
         assert f"\n  {name} " in result.output
 
 

@@ -61,6 +61,26 @@ def test_async_client_predicts_and_posts(url: str) -> None:
     assert asyncio.run(go()) == (20, 2)
 
 
+CANDIDATES = [{**INPUTS, "id": f"c{distance}", "distance": distance} for distance in (200.0, 100.0, 300.0)]
+
+
+def test_both_clients_rank(url: str) -> None:
+    async def again(key: str) -> dict[str, object]:
+        async with AsyncTurnout(url) as client:
+            return await client.rank("choice", "u", CANDIDATES, context={"origin": "JFK"}, length=2, id=key)
+
+    with Turnout(url) as client:
+        client.create_endpoint({"name": "choice", "kind": "rank", "champion": "sum@1"})
+        everything = client.rank("choice", "u", CANDIDATES)
+        assert [item["id"] for item in everything["items"]] == ["c300.0", "c200.0", "c100.0"]
+        reply = client.rank("choice", "u", CANDIDATES, context={"origin": "JFK"}, length=2, id="list-1")
+        assert [(item["rank"], item["item"]) for item in reply["items"]] == [(1, 2), (2, 0)]
+        assert asyncio.run(again("list-1")) == reply
+        assert asyncio.run(again("list-2"))["decision_id"] != reply["decision_id"]
+        with pytest.raises(ApiError, match="400: endpoint 'choice' is a rank endpoint"):
+            client.predict("choice", unit="u", inputs=INPUTS)
+
+
 def test_both_clients_show_their_key(settings: Settings, registry: Registry) -> None:
     assert registry.names()
     _, text = make_key(settings.database, "admin")

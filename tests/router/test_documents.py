@@ -1,8 +1,11 @@
+import re
 from typing import Any
 
 import msgspec
 import pytest
 
+from router.allocation.tables import fixed_counts
+from router.assignment.epochs import HOLDOUT
 from router.documents import Endpoint, Experiment, check_experiment, split_path
 from router.errors import InvalidDocument
 
@@ -46,15 +49,15 @@ def metric(**fields: Any) -> dict[str, Any]:
 def test_experiment_round_trips_through_json() -> None:
     experiment = parse()
     assert msgspec.json.decode(msgspec.json.encode(experiment), type=Experiment) == experiment
-    check_experiment(experiment, output="probability")
+    check_experiment(experiment, kind="predict", output="probability")
 
 
 def test_experiment_weights_follow_the_arms() -> None:
-    assert parse().shares() == (0.9, 0.1, 0.0)
+    assert fixed_counts(parse()) == {0: 9000, 1: 1000, HOLDOUT: 0}
 
 
 def test_experiment_shares_leave_out_the_holdout() -> None:
-    assert parse(holdout=0.2).shares() == pytest.approx((0.72, 0.08, 0.2))
+    assert fixed_counts(parse(holdout=0.2)) == {0: 7200, 1: 800, HOLDOUT: 2000}
 
 
 def test_experiment_names_what_stands_in_a_table() -> None:
@@ -64,10 +67,12 @@ def test_experiment_names_what_stands_in_a_table() -> None:
 def test_experiment_takes_shares_of_one_bucket_and_of_none() -> None:
     weights = {"control": 1.0, "boosting": 0.0}
     for changes in ({"allocation": {"kind": "split", "weights": weights}}, {"traffic": 0.0}, {"traffic": 0.0001}):
-        check_experiment(parse(**changes), output="probability")
+        check_experiment(parse(**changes), kind="predict", output="probability")
     # In floating point the share is 0.00009999999999999998.
     weights = {"control": 0.999, "boosting": 0.001}
-    check_experiment(parse(holdout=0.9, allocation={"kind": "split", "weights": weights}), output="probability")
+    check_experiment(
+        parse(holdout=0.9, allocation={"kind": "split", "weights": weights}), kind="predict", output="probability"
+    )
 
 
 @pytest.mark.parametrize(
@@ -112,12 +117,32 @@ def test_experiment_takes_shares_of_one_bucket_and_of_none() -> None:
         (
             {"arms": [{"name": "control", "model": "a@1"}, {"name": "holdout", "model": "b@1"}]},
             "arms",
-            "'holdout' is the name of the units that no arm gets; choose another",
+            "'holdout' is what replies call the units that no arm gets; choose another name",
         ),
         (
             {"allocation": {"kind": "split", "weights": {"control": 0.9999, "boosting": 0.0001}}, "holdout": 0.5},
             "allocation.weights",
             "arm 'boosting' would get a share of 5e-05; the smallest is 0.0001, or none: 0",
+        ),
+        (
+            {"metrics": [metric(kind="numeric", default=-1e101)]},
+            "metrics[0].default",
+            "the default must lie within 1e+100 of 0, but is -1e+101",
+        ),
+        (
+            {"metrics": [metric(kind="numeric", default=float("nan"))]},
+            "metrics[0].default",
+            "within 1e+100 of 0, but is nan",
+        ),
+        (
+            {"allocation": {"kind": "thompson", "metric": "click"}, "holdout": 0.9999},
+            "holdout",
+            "a holdout of 0.9999 leaves less than 0.0001 for each of 2 arms; hold out less",
+        ),
+        (
+            {"allocation": {"kind": "thompson", "metric": "m", "window_s": 726}, "metrics": [metric(default=0)]},
+            "allocation.window_s",
+            "set allocation.window_s to at least 95100",
         ),
         ({"holdout": 0.00009}, "holdout", "the holdout would get a share of 9e-05"),
         ({"traffic": 0.00001}, "traffic", "the experiment would get a share of 1e-05"),
@@ -130,8 +155,8 @@ def test_experiment_takes_shares_of_one_bucket_and_of_none() -> None:
     ],
 )
 def test_check_experiment_names_the_contradiction(changes: dict[str, Any], field: str, message: str) -> None:
-    with pytest.raises(InvalidDocument, match=message.replace("[", r"\[")) as caught:
-        check_experiment(parse(**changes), output="probability")
+    with pytest.raises(InvalidDocument, match=re.escape(message)) as caught:
+        check_experiment(parse(**changes), kind="predict", output="probability")
     assert caught.value.field == field
 
 
@@ -139,7 +164,7 @@ def test_check_experiment_refuses_probability_scores_of_numbers() -> None:
     with pytest.raises(
         InvalidDocument, match="'brier' scores probabilities, but the endpoint's models return a number"
     ):
-        check_experiment(parse(), output="number")
+        check_experiment(parse(), kind="predict", output="number")
 
 
 @pytest.mark.parametrize(

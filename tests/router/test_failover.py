@@ -13,6 +13,7 @@ import router.ledger.database
 from router.errors import LedgerUnavailable
 from router.ledger import schema
 from router.ledger.batch import BatchWriter, Decide, Job, Observe
+from router.ledger.contributions import ITEMS
 from router.ledger.control import ControlTables
 from router.ledger.database import open_database, upgrade
 from router.ledger.failover import Failover
@@ -83,7 +84,9 @@ def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
 def folded(engine: Engine) -> tuple[float, float]:
     with engine.connect() as connection:
         count, total = connection.execute(
-            select(func.sum(schema.statistics.c.count), func.sum(schema.statistics.c.sum))
+            select(func.sum(schema.statistics.c.count), func.sum(schema.statistics.c.sum)).where(
+                schema.statistics.c.metric != ITEMS
+            )
         ).one()
     return float(count or 0), float(total or 0.0)
 

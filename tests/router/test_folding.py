@@ -1,17 +1,20 @@
 import itertools
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, func, select
 
 from router.decision_id import NO_EXPERIMENT
+from router.documents import NumericMetric
 from router.ledger import schema
 from router.ledger.folding import Folder
 from router.ledger.records import ACCEPTED, DUPLICATE, DecisionRow, Observation, Receipt
+from router.ledger.regressions import read_regressions
 from router.ledger.writing import insert_decisions
-from tests.router.ledgers import NOW_MS, decision, outcome, rows_in
+from tests.router.ledgers import NOW_MS, decision, outcome, rows_in, store_contextual
 
 
 def store(engine: Engine, *rows: DecisionRow) -> None:
@@ -145,6 +148,40 @@ def test_an_outcome_after_the_window_is_kept_and_counts_where_the_metric_says_so
     assert rows_in(engine, schema.outcomes) == 2
 
 
+def late_click(row: DecisionRow, value: float, **fields: Any) -> Observation:
+    return outcome(row, value, "click", after_s=3600, **fields)
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["in one batch", "one by one"])
+def test_a_correction_happened_when_what_it_corrects_did_unless_it_says_so(engine: Engine, apart: bool) -> None:
+    row = decision()
+    store(engine, row)
+    said = [
+        outcome(row, 1.0, "click", after_s=5),
+        late_click(row, 0.0, version=1, dated=False),
+        late_click(row, 1.0, version=3, dated=False),
+        late_click(row, 1.0, outcome_id="b", dated=False),
+        late_click(row, 0.0, version=2),
+    ]
+    for batch in [[each] for each in said] if apart else [said]:
+        assert {receipt.status for receipt in record(engine, *batch)} == {"accepted"}
+    with engine.connect() as connection:
+        table = schema.outcomes
+        order = (table.c.outcome_id, table.c.version)
+        stored = connection.scalars(select(table.c.occurred_ms).order_by(*order)).all()
+    assert [(each - row.decided_ms) // 1000 for each in stored] == [5, 5, 3600, 5, 3600]
+    assert summed(engine) == {"click": (1, 1.0, 1.0)}
+    record(engine, late_click(row, 1.0, version=4))
+    assert summed(engine) == {"click": (0, 0.0, 0.0)}
+
+
+def test_a_correction_of_nothing_happened_when_it_came(engine: Engine) -> None:
+    row = decision()
+    store(engine, row)
+    record(engine, outcome(row, 1.0, "click", version=1, after_s=3600, dated=False), outcome(row, 0.0, "click"))
+    assert summed(engine) == {}
+
+
 def test_an_outcome_may_come_before_its_decision_and_counts_when_that_comes(engine: Engine) -> None:
     row = decision(predictions="[0.25,0.5]")
     early = [outcome(row, 1.0), outcome(row, 1.0, item=1), outcome(row, 1.0, item=7), outcome(row, 1.0, "click")]
@@ -177,6 +214,97 @@ def test_an_item_out_of_range_is_rejected(engine: Engine) -> None:
     store(engine, row)
     receipt = record(engine, outcome(row, item=2))[0]
     assert receipt == Receipt("rejected", "item 2 is out of range: the decision has 2 input(s)")
+
+
+def listed(**fields: Any) -> DecisionRow:
+    """Return a decision that listed the last of three candidates."""
+    return decision(predictions="[0.1,0.2,0.3]", **fields)._replace(shown="[2]")
+
+
+@pytest.mark.parametrize("metric", ["click", "revenue", "seats"])
+def test_nothing_comes_of_a_candidate_that_was_not_shown(engine: Engine, metric: str) -> None:
+    row = listed()
+    store(engine, row)
+    receipts = record(engine, outcome(row, 1.0, metric), outcome(row, 1.0, metric, item=2))
+    reason = f"item 0 was not shown, so that no {metric!r} can have come of it"
+    assert [receipt.status for receipt in receipts] == ["rejected", "accepted"]
+    assert (receipts[0].reason or "").startswith(f"{reason}; name a candidate by the `item` that the reply has for it")
+    assert {count for count, _, _ in summed(engine).values()} == {1}
+
+
+def test_what_came_early_of_a_candidate_that_was_not_shown_never_counts(engine: Engine) -> None:
+    row = listed()
+    assert record(engine, outcome(row, 1.0, "click"), outcome(row, 0.0, "click", item=2)) == [ACCEPTED] * 2
+    store(engine, row)
+    with engine.begin() as connection:
+        Folder().settle(connection, {row.id})
+        table = schema.outcomes
+        counted = connection.execute(select(table.c.item, table.c.counted).order_by(table.c.item)).all()
+    assert [tuple(each) for each in counted] == [(0, False), (2, True)]
+    assert summed(engine) == {"click": (1, 0.0, 0.0)}
+
+
+def test_a_label_of_a_candidate_that_was_not_shown_is_scored(engine: Engine) -> None:
+    row = listed()
+    store(engine, row)
+    assert record(engine, outcome(row, 0.0, "late", item=1)) == [ACCEPTED]
+    assert summed(engine)["brier"] == pytest.approx((1, 0.04, 0.0016))
+
+
+def test_outside_experiments_a_candidate_need_not_be_shown(engine: Engine) -> None:
+    row = listed(experiment_id=NO_EXPERIMENT)
+    store(engine, row)
+    assert record(engine, outcome(row, 1.0, "click")) == [ACCEPTED]
+
+
+TIMESTAMP = 1.7e12
+
+
+@pytest.mark.parametrize("stays", [None, 4.0], ids=["retracted", "corrected"])
+def test_a_blunder_that_is_taken_back_leaves_the_other_values_as_they_were(engine: Engine, stays: float | None) -> None:
+    rows = [decision() for _ in range(12)]
+    store(engine, *rows)
+    record(engine, *(outcome(row, 3.5 + number % 2, "revenue") for number, row in enumerate(rows[:8])))
+    record(engine, *(outcome(row, TIMESTAMP + number, "revenue") for number, row in enumerate(rows[8:])))
+    for row in rows[8:]:
+        record(engine, outcome(row, stays, "revenue", version=1))
+    values = [3.5, 4.5] * 4 + ([] if stays is None else [stays] * 4)
+    expected = (len(values), sum(values), sum(value * value for value in values))
+    assert summed(engine) == {"revenue": expected, "yield/numerator": expected}
+
+
+def test_a_blunder_in_a_batch_of_sound_values_is_taken_back(engine: Engine) -> None:
+    rows = [decision(arm=number % 2) for number in range(6)]
+    store(engine, *rows)
+    record(engine, outcome(rows[0], TIMESTAMP, "revenue"))
+    sound = [outcome(row, 3.0, "revenue") for row in rows[1:]]
+    record(engine, *sound[:2], outcome(rows[0], 3.0, "revenue", version=1), *sound[2:])
+    assert summed(engine)["revenue"] == (6, 18.0, 54.0)
+
+
+def test_a_blunder_that_was_the_only_value_leaves_nothing(engine: Engine) -> None:
+    rows = [decision() for _ in range(2)]
+    store(engine, *rows)
+    record(engine, outcome(rows[0], 0.1, "revenue"), outcome(rows[1], TIMESTAMP, "revenue"))
+    record(engine, outcome(rows[0], None, "revenue", version=1))
+    record(engine, outcome(rows[1], None, "revenue", version=1))
+    assert summed(engine).get("revenue", (0, 0.0, 0.0)) == (0, 0.0, 0.0)
+
+
+def test_a_blunder_that_is_taken_back_leaves_a_contextual_bandit_what_it_knew(engine: Engine) -> None:
+    learns = store_contextual(engine, NumericMetric(name="revenue", direction="increase", role="primary"))
+    rows = [decision(experiment_id=learns)._replace(context=f'{{"hour":{number}.0}}') for number in range(9)]
+    store(engine, *rows)
+    record(engine, *(outcome(row, 3.0 + number % 2, "revenue") for number, row in enumerate(rows[:-1])))
+
+    def known() -> Any:
+        with engine.connect() as connection:
+            return sum((each.sums for each in read_regressions(connection, learns, "revenue")), np.zeros(7))
+
+    before = known()
+    record(engine, outcome(rows[-1], TIMESTAMP, "revenue"))
+    record(engine, outcome(rows[-1], None, "revenue", version=1))
+    assert known() == pytest.approx(before, rel=1e-12)
 
 
 def test_outcomes_outside_experiments_are_kept_but_feed_nothing(engine: Engine) -> None:

@@ -14,11 +14,11 @@ from models.registry import Registry
 from models.signature import Signature
 from router.http.app import application
 from router.http.data_plane import ReceiptView
-from router.http.examples import OUTCOME_EXAMPLES, PREDICT_EXAMPLES
+from router.http.examples import OUTCOME_EXAMPLES, PREDICT_EXAMPLES, RANK_EXAMPLES
 from router.http.problems import HANDLERS, STATUS, status_of
 from router.service import Service
 from router.serving.outcomes import PostedOutcome
-from router.serving.requests import PredictReply, request_decoder
+from router.serving.requests import PredictReply, RankReply, rank_decoder, request_decoder
 from router.settings import Settings
 from tests.router.documents import INPUTS, experiment
 from tests.router.small_models import FEATURES, load_small
@@ -85,6 +85,7 @@ def test_openapi_documents_every_call_with_examples(client: Client) -> None:
         "/v1/decisions/{decision_id}",
         "/v1/endpoints",
         "/v1/endpoints/{endpoint}/predict",
+        "/v1/endpoints/{endpoint}/rank",
         "/v1/endpoints/{name}",
         "/v1/experiments",
         "/v1/experiments/{name}",
@@ -99,6 +100,7 @@ def test_openapi_documents_every_call_with_examples(client: Client) -> None:
     }
     for path, examples in (
         ("/v1/endpoints/{endpoint}/predict", PREDICT_EXAMPLES),
+        ("/v1/endpoints/{endpoint}/rank", RANK_EXAMPLES),
         ("/v1/outcomes", OUTCOME_EXAMPLES),
     ):
         body = paths[path]["post"]["requestBody"]["content"]["application/json"]
@@ -111,6 +113,8 @@ def test_openapi_documents_every_call_with_examples(client: Client) -> None:
     [
         ("/v1/endpoints/{endpoint}/predict", "request", request_decoder(Signature(FEATURES, "probability")).type),
         ("/v1/endpoints/{endpoint}/predict", "reply", PredictReply),
+        ("/v1/endpoints/{endpoint}/rank", "request", rank_decoder(Signature(FEATURES, "probability")).type),
+        ("/v1/endpoints/{endpoint}/rank", "reply", RankReply),
         ("/v1/outcomes", "request", PostedOutcome),
         ("/v1/outcomes", "reply", ReceiptView),
     ],

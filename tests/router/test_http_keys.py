@@ -33,6 +33,7 @@ SCOPE_OF = {
     "GET /schema/{path}": "public",
     "GET /metrics": "read",
     "POST /v1/endpoints/{endpoint}/predict": "predict",
+    "POST /v1/endpoints/{endpoint}/rank": "predict",
     "POST /v1/outcomes": "outcome",
     "GET /v1/decisions/{decision_id}": "read",
     "GET /v1/endpoints": "read",
@@ -51,8 +52,23 @@ SCOPE_OF = {
     "GET /v1/models": "read",
     "GET /v1/models/{reference}": "read",
     "GET /v1/audit": "admin",
+    "GET /v2": "predict",
+    "GET /v2/health/live": "public",
+    "GET /v2/health/ready": "public",
+    "GET /v2/models/{name}": "predict",
+    "GET /v2/models/{name}/ready": "predict",
+    "POST /v2/models/{name}/infer": "predict",
+    "GET /v2/models/{name}/versions/{version}": "predict",
+    "GET /v2/models/{name}/versions/{version}/ready": "predict",
+    "POST /v2/models/{name}/versions/{version}/infer": "predict",
+    "POST /v2/repository/index": "predict",
+    "POST /ofrep/v1/evaluate/flags": "predict",
+    "POST /ofrep/v1/evaluate/flags/{key}": "predict",
 }
 """The published list: every call that the router answers, and the scope that it needs."""
+
+PROTOCOLS = ("/v2", "/ofrep")
+"""Where errors have the shapes of other protocols, and calls are described by their documents."""
 
 GUARDED = [(call, scope) for call, scope in SCOPE_OF.items() if scope != "public"]
 
@@ -78,9 +94,17 @@ def locked(settings: Settings, registry: Registry, keys: dict[Scope, str]) -> It
 
 def send(client: Client, call: str, headers: dict[str, str]) -> Any:
     method, path = call.split(" ")
-    for name in ("endpoint", "name", "decision_id", "reference", "path"):
+    for name in ("endpoint", "name", "decision_id", "reference", "path", "version", "key"):
         path = path.replace(f"{{{name}}}", "x")
     return client.request(method, path, headers=headers, json=None if method == "GET" else {})
+
+
+def reason(call: str, response: Any) -> tuple[str, str]:
+    """Return the problem's code, where the path has one, and its text."""
+    said, path = response.json(), call.split(" ")[1]
+    if path.startswith("/v2"):
+        return "", said["error"]
+    return ("", said["errorDetails"]) if path.startswith("/ofrep") else (said["code"], said["detail"])
 
 
 def routes_of(app: Litestar) -> Iterator[tuple[str, str]]:
@@ -98,15 +122,18 @@ def test_every_route_is_in_the_list_with_its_scope(locked: Client) -> None:
 @pytest.mark.parametrize(("call", "scope"), GUARDED)
 def test_a_call_needs_a_key_with_its_scope(locked: Client, keys: dict[Scope, str], call: str, scope: Scope) -> None:
     refused = send(locked, call, {})
-    assert (refused.status_code, refused.json()["code"]) == (401, "key-required")
+    code, text = reason(call, refused)
+    assert (refused.status_code, code or "key-required") == (401, "key-required")
+    assert "this router needs an API key" in text
     assert refused.headers["www-authenticate"] == 'Bearer realm="turnout"'
     for other in SCOPES:
         response = send(locked, call, bearer(keys[other]))
         if other in {scope, "admin"}:
             assert response.status_code not in {401, 403}, response.text
         else:
-            assert (response.status_code, response.json()["code"]) == (403, "scope-missing")
-            assert f"this call needs {scope!r}" in response.json()["detail"]
+            code, text = reason(call, response)
+            assert (response.status_code, code or "scope-missing") == (403, "scope-missing")
+            assert f"this call needs {scope!r}" in text
 
 
 @pytest.mark.parametrize("call", [call for call, scope in SCOPE_OF.items() if scope == "public"])
@@ -267,7 +294,7 @@ def test_openapi_says_how_to_show_a_key_and_what_refusals_look_like(client: Clie
     assert document["security"] == [{"bearer": []}, {"header": []}]
     for call, scope in SCOPE_OF.items():
         method, path = call.split(" ")
-        if path.startswith("/schema"):
+        if path.startswith(("/schema", *PROTOCOLS)):
             assert path not in document["paths"]
             continue
         operation = document["paths"][path][method.lower()]

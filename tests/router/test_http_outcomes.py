@@ -10,6 +10,7 @@ from sqlalchemy import select
 from models.registry import Registry
 from router.http.app import application
 from router.ledger import schema
+from router.ledger.contributions import ITEMS
 from router.ledger.database import open_database
 from router.service import Service
 from router.settings import Settings
@@ -44,7 +45,8 @@ def post(client: Client, body: Any, status: int = 200) -> dict[str, Any]:
 def statistics(settings: Settings) -> dict[str, tuple[int, float]]:
     engine = open_database(settings.database)
     with engine.connect() as connection:
-        rows = connection.execute(select(schema.statistics)).mappings().all()
+        of_outcomes = schema.statistics.c.metric != ITEMS
+        rows = connection.execute(select(schema.statistics).where(of_outcomes)).mappings().all()
     engine.dispose()
     return {row["metric"]: (row["count"], row["sum"]) for row in rows}
 
@@ -218,6 +220,26 @@ def test_an_outcome_after_its_window_is_kept_and_its_sender_told(settings: Setti
         {"status": "accepted"},
     ]
     assert statistics(settings).keys() == {"brier"}
+    assert registry.names()
+
+
+def test_a_correction_after_the_window_happened_when_what_it_corrects_did(
+    settings: Settings, registry: Registry
+) -> None:
+    now = [1_800_000_000_000]
+    service = Service(settings, clock=lambda: now[0], load_model=load_small)
+    with TestClient(application(service, max_body_bytes=settings.max_body_bytes)) as client:
+        client.post("/v1/endpoints", json={"name": "delay", "champion": "sum@1"})
+        client.post("/v1/experiments", json=experiment())
+        client.post("/v1/experiments/too-vs-sum/start", headers={"If-Match": "*"})
+        click = {"decision_id": decide(client), "metric": "click", "value": 1}
+        post(client, click)
+        now[0] += 2 * 86_400_000
+        assert post(client, {**click, "version": 1}) == {"status": "accepted"}
+        assert statistics(settings)["click"] == (1, 1.0)
+        late = post(client, {**click, "version": 2, "at": datetime.fromtimestamp(now[0] / 1000, UTC).isoformat()})
+    assert "it happened after the window of 'click'" in late["reason"]
+    assert statistics(settings)["click"] == (0, 0.0)
     assert registry.names()
 
 

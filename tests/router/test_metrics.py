@@ -1,5 +1,7 @@
+import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from litestar import Litestar
 from litestar.testing import TestClient
@@ -7,7 +9,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from models.registry import Registry
 from router.http.app import application
+from router.ledger.failover import LedgerState
+from router.metrics import Metrics, Reading
 from router.service import Service
+from router.serving.running import ModelReading
 from router.settings import Settings
 from tests.router.documents import INPUTS, experiment
 from tests.router.small_models import load_small
@@ -79,3 +84,14 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < ends, "it did not happen in time"
         time.sleep(0.05)
+
+
+def test_every_metric_has_its_place_in_the_manual() -> None:
+    metrics = Metrics(lambda: Reading(LedgerState(None, 0), 0, 0.0, 0, [ModelReading("m@1", 0, "closed")]))
+    typed = re.findall(r"^# TYPE (\w+) ", metrics.text().decode(), re.MULTILINE)
+    # The client library says of each histogram when it was made.
+    names = {name for name in typed if not name.endswith("_created")}
+    operations = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    table = set(re.findall(r"`(turnout_\w+)`", operations))
+    assert len(names) > 20
+    assert table == names

@@ -1,9 +1,12 @@
 import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, select, text
 
 import router.service
 from models.reference import ModelReference
@@ -12,13 +15,18 @@ from models.signature import Feature, Signature
 from router.documents import Endpoint, Experiment
 from router.errors import InvalidDocument
 from router.keys import LOCAL
+from router.ledger import schema
 from router.ledger.database import open_database
+from router.ledger.rollup import DAY
+from router.ledger.statements import lock_outcomes
 from router.service import Service
 from router.serving.outcomes import OutcomeRecorder
 from router.settings import Settings
+from tests.databases import database
 from tests.router.documents import INPUTS, experiment
 from tests.router.small_models import FEATURES, SumModel, add_model, load_small
 
+OLD_STATISTIC = "insert into statistics values (1, 0, 'click', 7, 1, 0, 1, 1.0, 1.0)"
 BODY = msgspec.json.encode({"unit": "u", "inputs": INPUTS, "id": "order-1"})
 
 
@@ -40,6 +48,25 @@ async def predict(service: Service) -> dict[str, Any]:
 async def label(recorder: OutcomeRecorder, decision_id: str) -> str:
     row = {"decision_id": decision_id, "metric": "late", "value": 1}
     return (await recorder.record_one(msgspec.json.encode(row))).status
+
+
+async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, "it did not happen in time"
+        await asyncio.sleep(0.02)
+
+
+def spans(engine: Engine) -> list[int]:
+    with engine.connect() as connection:
+        return list(connection.scalars(select(schema.statistics.c.span)))
+
+
+def waits_for_a_lock(engine: Engine) -> bool:
+    with engine.connect() as connection:
+        mine = "database = (select oid from pg_database where datname = current_database())"
+        query = f"select 1 from pg_locks where locktype = 'advisory' and not granted and {mine}"  # noqa: S608
+        return connection.scalar(text(query)) is not None
 
 
 def test_polling_outlives_a_database_that_fails(
@@ -67,6 +94,53 @@ def test_polling_outlives_a_database_that_fails(
         other.dispose()
 
     asyncio.run(go())
+
+
+def test_old_statistics_are_added_up_soon_after_the_start_and_after_a_failure(
+    settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(router.service, "HOUSEKEEPING_RETRY_S", 0.05)
+    assert registry.names()
+
+    async def go() -> None:
+        service = Service(settings, load_model=load_small)
+        other = open_database(settings.database)
+        with other.begin() as connection:
+            connection.execute(text(OLD_STATISTIC))
+            connection.execute(text("alter table statistics rename to away"))
+        await service.start()
+        await until(lambda: "cannot make partitions or add old statistics up" in caplog.text)
+        with other.begin() as connection:
+            connection.execute(text("alter table away rename to statistics"))
+        await until(lambda: spans(other) == [DAY])
+        await service.stop()
+        other.dispose()
+
+    asyncio.run(go())
+
+
+def test_changes_are_followed_while_housekeeping_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(router.service, "HOUSEKEEPING_RETRY_S", 0.05)
+
+    async def go(settings: Settings) -> None:
+        add_model(Registry(settings.registry), "sum")
+        service = Service(settings, load_model=load_small)
+        other = open_database(settings.database)
+        with other.begin() as connection:
+            connection.execute(text(OLD_STATISTIC))
+        with other.begin() as connection:
+            lock_outcomes(connection)
+            await service.start()
+            await until(lambda: waits_for_a_lock(other))
+            await asyncio.to_thread(service.control.create_endpoint, endpoint("sum@1"), actor=LOCAL)
+            await until(lambda: "delay" in service.routes().endpoints, seconds=3.0)
+        await until(lambda: spans(other) == [DAY])
+        await service.stop()
+        other.dispose()
+
+    with database("postgresql", tmp_path) as url:
+        registry, spool = tmp_path / "registry", tmp_path / "spool"
+        asyncio.run(go(Settings(database=url, registry=registry, spool=spool, secret="a secret of enough length")))
 
 
 def test_a_champion_that_breaks_at_loading_leaves_the_old_one_serving(settings: Settings, registry: Registry) -> None:

@@ -25,6 +25,9 @@ def test_load_environment_wins_over_file(tmp_path: Path) -> None:
         ({"TURNOUT_PORT": "many"}, "TURNOUT_PORT is wrong: Expected `int`, got `str`"),
         ({"TURNOUT_PORT": "70000"}, "TURNOUT_PORT is wrong: Expected `int` <= 65535"),
         ({"TURNOUT_DATABASE": "mysql://x"}, "TURNOUT_DATABASE is wrong"),
+        ({"TURNOUT_SHADOW_QUEUE_SIZE": "0"}, "TURNOUT_SHADOW_QUEUE_SIZE is wrong: Expected `int` >= 1"),
+        ({"TURNOUT_SHADOW_TIMEOUT_MS": "0.5"}, "TURNOUT_SHADOW_TIMEOUT_MS is wrong: Expected `int`"),
+        ({"TURNOUT_SHADOW_MEMORY_BYTES": "1000"}, "TURNOUT_SHADOW_MEMORY_BYTES is wrong: Expected `int` >= 16777216"),
         ({"TURNOUT_PROT": "8400"}, "the environment sets 'prot', which is no setting; settings: database"),
     ],
 )
@@ -32,6 +35,14 @@ def test_load_names_a_wrong_variable(variables: dict[str, str], message: str, tm
     with pytest.raises(CannotStart) as caught:
         load(variables, tmp_path / "turnout.toml")
     assert message in str(caught.value)
+
+
+def test_load_reads_the_limits_of_shadows(tmp_path: Path) -> None:
+    config = tmp_path / "turnout.toml"
+    config.write_text("shadow_timeout_ms = 250\nshadow_memory_bytes = 67_108_864\n")
+    settings = load({"TURNOUT_SHADOW_QUEUE_SIZE": "7"}, config)
+    limits = (settings.shadow_queue_size, settings.shadow_timeout_ms, settings.shadow_memory_bytes)
+    assert limits == (7, 250, 64 * 2**20)
 
 
 @pytest.mark.parametrize(

@@ -53,13 +53,13 @@ def only(number: int, epoch: int) -> ExperimentRoute:
 
 
 def first(sticky: StickyAssignments, experiment: ExperimentRoute, unit: str = "u") -> Assignment:
-    return asyncio.run(sticky.first(draw(experiment, unit), unit))
+    return asyncio.run(sticky.first(draw(experiment, unit, {}), unit))
 
 
 def test_first_assignment_keeps_its_epoch_arm_and_propensity() -> None:
     sticky = StickyAssignments(Store(), lambda: 7)
     before = route(sticky=True, weights=(0.6, 0.4))
-    drawn = draw(before, "u")
+    drawn = draw(before, "u", {})
     assert first(sticky, before) == drawn
     after = only(1 - drawn.number, epoch=2)
     kept = first(sticky, after)

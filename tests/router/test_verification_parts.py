@@ -172,13 +172,13 @@ def record(engine: Engine, *observations: Observation) -> None:
 
 def store(engine: Engine, *rows: DecisionRow) -> None:
     with engine.begin() as connection:
-        insert_decisions(connection, rows)
+        Folder().count(connection, insert_decisions(connection, rows), 1)
 
 
 def test_the_residue_of_a_correction_is_no_failure_and_an_altered_sum_is_one(engine: Engine) -> None:
     row, other = decision(), decision()
     store(engine, row, other)
-    for version, value in enumerate((0.1, 1e9, 0.3)):
+    for version, value in enumerate((0.1, 100.0, 0.3)):
         record(engine, outcome(row, value, "revenue", version=version))
     record(engine, outcome(other, 0.7, "revenue"))
     [found] = [each for each in rows_of(engine, schema.statistics) if each["metric"] == "revenue"]
@@ -219,7 +219,7 @@ def test_whatever_is_said_in_whatever_order_the_fold_is_rebuilt(
         record(engine, *observations[start : start + size])
     coming = [decisions[number] for number in sorted(late)[1:]]
     with engine.begin() as connection:
-        insert_decisions(connection, coming)
+        Folder().count(connection, insert_decisions(connection, coming), 2)
         Folder().settle(connection, {row.id for row in coming})
     assert about_outcomes(engine) == []
 
@@ -228,16 +228,26 @@ def test_statistics_of_many_minutes_are_compared_minute_by_minute(engine: Engine
     """Minutes with outcomes only, with statistics only, and with both take turns."""
     day = NOW_MS // 60_000
     rows = [
-        {"experiment_id": 1, "arm": 0, "metric": "brier", "shard": 0, "count": 1, "sum": 1.0, "sum_squares": 1.0}
+        {
+            "experiment_id": 1,
+            "arm": 0,
+            "metric": "brier",
+            "span": 1,
+            "shard": 0,
+            "count": 1,
+            "sum": 1.0,
+            "sum_squares": 1.0,
+        }
         | {"minute": day + minute}
         for minute in (-5, -4, 6, 8)
     ]
     row = decision()
     store(engine, row)
     record(engine, outcome(row))
+    scored = (schema.statistics.c.minute == day) & (schema.statistics.c.metric == "brier")
     with engine.begin() as connection:
         connection.execute(insert(schema.statistics), rows)
-        connection.execute(update(schema.statistics).where(schema.statistics.c.minute == day).values(minute=day + 7))
+        connection.execute(update(schema.statistics).where(scored).values(minute=day + 7))
     found = [each.subject.rpartition(" ")[2] for each in about_outcomes(engine)]
     assert found == [str(day + minute) for minute in (0, 6, 7, 8)]
     assert verify(engine, SMALL_SIGNER).older == 2

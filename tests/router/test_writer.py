@@ -1,17 +1,21 @@
 import asyncio
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, select
 
+from router.documents import BinaryMetric
 from router.errors import LedgerUnavailable, Overloaded
 from router.ledger import schema
-from router.ledger.batch import BatchWriter
+from router.ledger.batch import Assign, BatchWriter, Decide, Observe
 from router.ledger.failover import Failover
-from router.ledger.records import AssignmentRow, DecisionRow
+from router.ledger.records import ACCEPTED, AssignmentRow, DecisionRow
 from router.ledger.writer import LedgerWriter
-from tests.router.ledgers import NOW_MS, decision, outcome, rows_in
+from tests.router.ledgers import NOW_MS, decision, outcome, rows_in, store_contextual
 
 
 def new_writer(engine: Engine, folder: Path, queue_size: int = 1000) -> LedgerWriter:
@@ -92,6 +96,41 @@ def test_assign_returns_the_first_assignment_of_a_unit(engine: Engine, writer: L
         return standing + list(await asyncio.gather(*(writer.assign(row) for row in (second, other, first))))
 
     assert asyncio.run(assign()) == [first, first, other, first]
+
+
+def test_contextual_decisions_and_first_assignments_wait_for_each_other_in_one_order(engine: Engine) -> None:
+    """One replica holds a unit and needs the lock of the outcomes, which another took and now needs the unit."""
+    click = BinaryMetric(name="click", default=0, window_s=60, direction="increase", role="primary")
+    learns = store_contextual(engine, click)
+    here, there, old = BatchWriter(lambda: NOW_MS), BatchWriter(lambda: NOW_MS), decision(experiment_id=learns)
+    unit = Assign(AssignmentRow(1, "Zoë", 1, 0, 5000, NOW_MS))
+    answers: list[Any] = []
+
+    def write_here() -> None:
+        with engine.begin() as connection:
+            answers.extend(here.write(connection, [Decide(decision(experiment_id=learns), None), unit]))
+
+    with engine.begin() as connection:
+        there.write(connection, [Decide(old, None)])
+    thread = threading.Thread(target=write_here)
+    with engine.begin() as connection:
+        there.write(connection, [unit])
+        thread.start()
+        time.sleep(0.5)
+        [[receipt]] = there.write(connection, [Observe((outcome(old, 1.0, "click"),))])
+    thread.join()
+    assert receipt == ACCEPTED
+    assert answers[1:] == [unit.row]
+    assert rows_in(engine, schema.decisions) == 2
+
+
+def test_a_key_whose_decision_is_gone_decides_anew(engine: Engine, writer: LedgerWriter) -> None:
+    first, again = decision(), decision()
+    assert asyncio.run(writer.decide(first, "order-1")) == first
+    with engine.begin() as connection:
+        connection.execute(schema.decisions.delete())
+    assert asyncio.run(writer.decide(again, "order-1")) == again
+    assert rows_in(engine, schema.decisions) == 1
 
 
 def test_a_full_queue_refuses(engine: Engine, tmp_path: Path) -> None:
