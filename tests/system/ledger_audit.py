@@ -11,6 +11,7 @@ from sqlalchemy import Connection, create_engine, make_url, select
 
 from router.decision_id import decode, unpack
 from router.ledger import schema
+from router.ledger.contributions import ITEMS
 from tests.system.processes import Launch, Router, launch_command
 from tests.system.traffic import Book, Outcome
 
@@ -111,10 +112,10 @@ def clean_fold(book: Book, outcomes: Iterable[Outcome]) -> dict[_Cell, _Sums]:
 
 
 def stored_statistics(connection: Connection) -> dict[_Cell, _Sums]:
-    """Return the statistics as they are, all shards together."""
+    """Return the statistics of outcomes as they are, all shards together."""
     table = schema.statistics
     cells: dict[_Cell, _Sums] = {}
-    for row in connection.execute(select(table)).mappings():
+    for row in connection.execute(select(table).where(table.c.metric != ITEMS)).mappings():
         cell = (row["experiment_id"], row["arm"], row["metric"], row["minute"])
         n, total, squares = cells.get(cell, (0, 0.0, 0.0))
         cells[cell] = (n + row["count"], total + row["sum"], squares + row["sum_squares"])

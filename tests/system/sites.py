@@ -16,7 +16,8 @@ from tests.system.processes import Launch, Router
 from tests.system.traffic import Book, Traffic
 
 # Short, so that tests need not wait long for a commit to be given up.
-_SETTINGS = {"TURNOUT_SECRET": "a secret of the system tests", "TURNOUT_LEDGER_TIMEOUT_S": "1"}
+SECRET = "a secret of the system tests"
+_SETTINGS = {"TURNOUT_SECRET": SECRET, "TURNOUT_LEDGER_TIMEOUT_S": "1"}
 
 
 class Site:

@@ -38,7 +38,7 @@ def finish(site: Site, book: Book, line: Proxy | None, tally: Tally, *, keys_sha
     router = site.ready(line=line)
     traffic = Traffic([router.url], book, name="again-")
     with traffic.running():
-        traffic.wait_for(20)
+        traffic.wait_for(20, outcomes=20)
     found = site.audit(book, [router])
     tally(f"{len(PASSAGES)} kills, {found}")
     found.assert_clean(keys_shared=keys_shared)

@@ -105,14 +105,15 @@ class Traffic:
         if self._problem is not None:
             raise self._problem
 
-    def wait_for(self, decisions: int, seconds: float = 30.0) -> None:
-        """Return when this many more predictions have been acknowledged."""
-        wanted = len(self._book.decisions) + decisions
+    def wait_for(self, decisions: int, seconds: float = 30.0, *, outcomes: int = 0) -> None:
+        """Return when this many more predictions and outcomes have been acknowledged."""
+        book = self._book
+        wanted = len(book.decisions) + decisions, len(book.outcomes) + outcomes
         deadline = time.monotonic() + seconds
-        while len(self._book.decisions) < wanted:
+        while len(book.decisions) < wanted[0] or len(book.outcomes) < wanted[1]:
             assert self._problem is None, self._problem
             assert time.monotonic() < deadline, (
-                f"no {decisions} predictions in {seconds:g} s: {self._book.failures[-3:]}"
+                f"no {decisions} predictions and {outcomes} outcomes in {seconds:g} s: {book.failures[-3:]}"
             )
             time.sleep(0.005)
 
