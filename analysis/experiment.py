@@ -13,6 +13,9 @@ Direction = Literal["increase", "decrease"]
 HOLDOUT = 255
 """The arm of units that no arm gets: the champion serves them, and they are compared with nobody."""
 
+INTERLEAVED = 254
+"""The arm of lists that mix the rankings of all arms."""
+
 FORCED = 0
 """The epoch of decisions whose arm the client named: it was not drawn, so it counts nowhere."""
 
@@ -69,9 +72,15 @@ class ScoreMetric(Metric, tag="score", frozen=True, kw_only=True):
 AnyMetric = BinaryMetric | NumericMetric | RatioMetric | ScoreMetric
 
 
+class _Allocation(msgspec.Struct, frozen=True):
+    kind: Literal["split", "thompson", "contextual", "interleave"] = "split"
+    method: Literal["team_draft", "probabilistic", "optimised"] | None = None
+
+
 class _Document(msgspec.Struct, frozen=True):
     metrics: list[AnyMetric]
     randomise: Literal["unit", "request"] = "unit"
+    allocation: _Allocation = _Allocation()
 
 
 class Arm(NamedTuple):
@@ -100,6 +109,31 @@ class Experiment(NamedTuple):
     arms: tuple[Arm, ...]
     metrics: tuple[AnyMetric, ...]
     epochs: tuple[Epoch, ...]
+    allocation: Literal["split", "thompson", "contextual", "interleave"] = "split"
+    method: Literal["team_draft", "probabilistic", "optimised"] | None = None
+    """How rankings are interleaved."""
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether the shares of the arms followed from their outcomes."""
+        return self.allocation in {"thompson", "contextual"}
+
+    @property
+    def is_interleaved(self) -> bool:
+        """Whether lists mixed the rankings of all arms."""
+        return self.allocation == "interleave"
+
+    @property
+    def incomparable(self) -> str | None:
+        """Why arms cannot be compared by their means with fixed-horizon intervals; None if they can."""
+        if self.is_adaptive:
+            return (
+                f"traffic followed the outcomes ({self.allocation}): means of arms are biased, and neither "
+                "fixed-horizon intervals nor p-values hold, so none are given"
+            )
+        if self.is_interleaved:
+            return "lists mixed the rankings of all arms: the arms compare by credit within lists, not by their means"
+        return None
 
     @property
     def control(self) -> Arm:
@@ -148,6 +182,8 @@ def read_experiment(source: Source, name: str) -> Experiment:
         arms=arms,
         metrics=tuple(document.metrics),
         epochs=_read_epochs(source, row["id"], [arm.number for arm in arms]),
+        allocation=document.allocation.kind,
+        method=document.allocation.method,
     )
 
 
@@ -185,7 +221,7 @@ def _read_epochs(source: Source, experiment_id: int, arms: list[int]) -> tuple[E
 
 
 def _shares(runs: str, arms: list[int]) -> tuple[float, ...]:
-    pairs = [(buckets, arm) for buckets, arm in json.loads(runs) if arm != HOLDOUT]
+    pairs = [(buckets, arm) for buckets, arm in json.loads(runs) if arm not in {HOLDOUT, INTERLEAVED}]
     # An epoch may hold everybody out.
     total = sum(buckets for buckets, _ in pairs) or 1
     return tuple(sum(buckets for buckets, number in pairs if number == arm) / total for arm in arms)

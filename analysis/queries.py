@@ -22,6 +22,7 @@ from analysis.errors import InvalidExperiment
 from analysis.experiment import (
     FORCED,
     HOLDOUT,
+    INTERLEAVED,
     AnyMetric,
     BinaryMetric,
     Experiment,
@@ -78,7 +79,7 @@ def _standing(said: ir.Table) -> ir.Table:
 
 
 def observations(log: Log, metric: AnyMetric) -> ir.Table:
-    """What was observed of a metric: arm, unit, decided_ms, numerator, denominator, observations (a count)."""
+    """What was observed: arm, unit, decided_ms, propensity, numerator, denominator, observations (a count)."""
     match metric:
         case RatioMetric():
             return _ratio_observations(log, metric)
@@ -119,12 +120,14 @@ def _matured_decisions(log: Log, metric: BinaryMetric | NumericMetric) -> ir.Tab
     per_item = posted.group_by("decision_id", "item").aggregate(value=_value_of_item(posted, metric))
     answered = per_item.group_by("decision_id").aggregate(total=per_item["value"].sum(), items=per_item.count())
     decisions = matured.left_join(answered, matured["id"] == answered["decision_id"])
-    items = _items(decisions["predictions"])
+    # A list counts what it showed, anything else its inputs.
+    items = _items(ibis.coalesce(decisions["shown"], decisions["predictions"]))
     silent = items - decisions["items"].fill_null(0)
     return decisions.select(
         "arm",
         "unit",
         "decided_ms",
+        "propensity",
         numerator=decisions["total"].fill_null(0.0) + silent * float(metric.default or 0.0),
         denominator=items.cast("float64"),
         observations=items,
@@ -133,6 +136,23 @@ def _matured_decisions(log: Log, metric: BinaryMetric | NumericMetric) -> ir.Tab
 
 def _matured(log: Log, metric: AnyMetric) -> ir.Table:
     return log.decisions.filter(log.decisions["decided_ms"] + 1000 * metric.window_s <= log.now_ms)
+
+
+def posted_items(log: Log, metric: AnyMetric) -> ir.Table:
+    """Items of interleaved lists with an outcome of the metric above 0: decision_id, item."""
+    posted = _posted(log, metric, *metric_names(metric))
+    return posted.filter(posted["arm"] == INTERLEAVED, posted["value"] > 0).select("decision_id", "item").distinct()
+
+
+def metric_names(metric: AnyMetric) -> tuple[str, ...]:
+    """The names under which outcomes of the metric are posted."""
+    match metric:
+        case RatioMetric():
+            return (metric.numerator, metric.denominator)
+        case ScoreMetric():
+            return (metric.label,)
+        case _:
+            return (metric.name,)
 
 
 def _value_of_item(posted: ir.Table, metric: AnyMetric) -> ir.Value:
@@ -156,7 +176,7 @@ def _labels(log: Log, metric: ScoreMetric) -> ir.Table:
 
 def _with_decision(log: Log, values: ir.Table) -> ir.Table:
     joined = values.join(log.decisions, values["decision_id"] == log.decisions["id"])
-    return joined.select("arm", "unit", "decided_ms", "numerator", "denominator", "observations")
+    return joined.select("arm", "unit", "decided_ms", "propensity", "numerator", "denominator", "observations")
 
 
 def _items(predictions: ir.Value) -> ir.Value:
@@ -187,6 +207,18 @@ def per_unit(observed: ir.Table) -> ir.Table:
         numerator=observed["numerator"].sum(),
         denominator=observed["denominator"].sum(),
         observations=observed["observations"].sum(),
+    )
+
+
+def weighted(observed: ir.Table) -> ir.Table:
+    """Sums per arm, plain and weighted by 1 / propensity: what the arm stands for in all of the traffic."""
+    weight = 1 / observed["propensity"]
+    return observed.group_by("arm").aggregate(
+        observations=observed["observations"].sum(),
+        numerator=observed["numerator"].sum(),
+        denominator=observed["denominator"].sum(),
+        weighted_numerator=(observed["numerator"] * weight).sum(),
+        weighted_denominator=(observed["denominator"] * weight).sum(),
     )
 
 
@@ -234,6 +266,21 @@ def shared_units(log: Log) -> ir.Table:
     arms = log.decisions.group_by("unit").aggregate(arms=log.decisions["arm"].nunique())
     shared = arms.filter(arms["arms"] > 1)
     return shared.aggregate(units=shared.count())
+
+
+def shadows(log: Log, predicted: ir.Table) -> ir.Table:
+    """Per shadow: decisions that it saw, and errors."""
+    seen = predicted.semi_join(log.decisions, predicted["decision_id"] == log.decisions["id"])
+    return seen.group_by("model").aggregate(decisions=seen.count(), errors=seen["error"].count()).order_by("model")
+
+
+def shadowed_labels(log: Log, metric: ScoreMetric, predicted: ir.Table) -> ir.Table:
+    """Labels of decisions that a shadow predicted: model, decision_id, item, predictions (JSON), prediction, value."""
+    labels, answered = _labels(log, metric), predicted.filter(predicted["predictions"].notnull())
+    # An arm's label; one of a unit that was held out is compared with nobody.
+    drawn = labels.semi_join(log.decisions, labels["decision_id"] == log.decisions["id"])
+    joined = answered.join(drawn, answered["decision_id"] == drawn["decision_id"])
+    return joined.select("model", "decision_id", "item", "predictions", "prediction", "value")
 
 
 def waiting(log: Log, metric: AnyMetric) -> ir.Table:

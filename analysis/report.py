@@ -15,9 +15,12 @@ from analysis import queries
 from analysis.errors import InvalidLevel, UnknownArm, UnknownMetric
 from analysis.experiment import AnyMetric, Experiment, ScoreMetric, read_experiment
 from analysis.fixed_horizon import Sample, read_samples
+from analysis.hindsight import Hindsight, look_back
+from analysis.interleaved import Pair, compare_rankings
 from analysis.results import Comparison, Result, Traffic, compare_arms, confidence_of
+from analysis.shadowed import Shadow, compare_shadows
 from analysis.source import Source, open_source
-from analysis.statistics.sample_ratio import THRESHOLD, SampleRatio, sample_ratio
+from analysis.statistics.sample_ratio import THRESHOLD, UNTESTED, SampleRatio, sample_ratio
 from analysis.statistics.scores import PROBABILITY_SCORES
 from analysis.verdict import Verdict, decide, leading_arm
 
@@ -89,7 +92,44 @@ class Report:
 
     def srm(self) -> SampleRatio:
         """Test the traffic per arm against every epoch's own probabilities; p below 0.001 is a mismatch."""
+        if self.experiment.allocation in {"contextual", "interleave"}:
+            return UNTESTED
         return sample_ratio(self._draws, self._shares)
+
+    def interleaving(self, metric: str | None = None) -> pd.DataFrame:
+        """One row per pair of interleaved arms, from outcomes of a metric (default: the primary); columns of `Pair`.
+
+        Fixed-horizon, by unit; the interval of each pair has the level 1 - alpha divided by the number of pairs.
+        UnknownMetric if the experiment does not interleave.
+        """
+        if not self.experiment.is_interleaved:
+            raise UnknownMetric(f"experiment {self.experiment.name!r} does not interleave rankings")
+        chosen = self.experiment.primary if metric is None else self.experiment.metric(metric)
+        arms = len(self.experiment.arms)
+        level = 1 - self.alpha / (arms * (arms - 1) / 2)
+        return pd.DataFrame(
+            compare_rankings(self._source, self._log, self.experiment, chosen, level), columns=pd.Index(Pair._fields)
+        )
+
+    def hindsight(self, metric: str | None = None) -> Hindsight:
+        """What each arm was worth, weighted by 1 / propensity, and the regret of the traffic and of equal shares.
+
+        In units of the metric (default: the primary). UnknownMetric if lists were mixed: no arm had a share.
+        """
+        if self.experiment.is_interleaved:
+            raise UnknownMetric(f"experiment {self.experiment.name!r} interleaves rankings; see its interleaving()")
+        chosen = self.experiment.primary if metric is None else self.experiment.metric(metric)
+        return look_back(self._source, self._log, self.experiment, chosen)
+
+    def shadow(self, metric: str | None = None) -> pd.DataFrame:
+        """One row per shadow: what it saw, and its mean score beside that of what was served, on the same labels.
+
+        Columns of `Shadow`. UnknownMetric if the metric (default: the primary) is not a score.
+        """
+        chosen = self.experiment.primary if metric is None else self.experiment.metric(metric)
+        if not isinstance(chosen, ScoreMetric):
+            raise UnknownMetric(f"shadows are compared by a score; {chosen.name!r} is none")
+        return pd.DataFrame(compare_shadows(self._source, self._log, chosen), columns=pd.Index(Shadow._fields))
 
     def assignments(self) -> pd.DataFrame:
         """What `srm` tests: draws and expected draws per epoch and arm.
@@ -117,6 +157,9 @@ class Report:
                 ["arm", "start_ms", "units", "observations", "numerator", "denominator", "nn", "nd", "dd"]
             ),
         )
+        if self.experiment.is_adaptive:
+            # An arm that did badly by chance gets little traffic: the error of its mean is not what it seems.
+            frame["nn"] = math.nan
         mean = frame["numerator"] / frame["denominator"]
         squares = frame["nn"] - 2 * mean * frame["nd"] + mean**2 * frame["dd"]
         correction = frame["units"] / (frame["units"] - 1).where(frame["units"] > 1)
@@ -173,7 +216,7 @@ class Report:
         return tuple(self._notes())
 
     def _notes(self) -> Iterator[str]:
-        yield _split_note(self.srm())
+        yield from self._allocation_notes()
         if self.experiment.state != "concluded":
             yield (
                 f"the experiment's state is {self.experiment.state}; intervals and p-values are fixed-horizon: valid "
@@ -199,6 +242,21 @@ class Report:
             waiting = self._source.rows(queries.waiting(self._log, metric))[0]["decisions"]
             if waiting and getattr(metric, "default", None) is not None:
                 yield f"{waiting} decision(s) wait for their window of {metric.name} ({metric.window_s} s) to close"
+
+    def _allocation_notes(self) -> Iterator[str]:
+        if self.experiment.allocation == "contextual":
+            yield "the split was not tested: every request had shares of its own"
+        elif not self.experiment.is_interleaved:
+            yield _split_note(self.srm())
+        if self.experiment.incomparable:
+            yield self.experiment.incomparable
+        if self.experiment.is_interleaved:
+            for pair in self.interleaving().itertuples():
+                yield (
+                    f"{pair.first} against {pair.second}: {pair.impressions} lists of {pair.units} units, "
+                    f"{pair.wins} won, {pair.losses} lost, {pair.ties} tied; delta {pair.delta:+.3f} "
+                    f"({pair.low:+.3f} to {pair.high:+.3f}, fixed-horizon), p = {pair.p_value:.2g}"
+                )
 
     def _samples(self, metric: AnyMetric) -> dict[int, Sample]:
         return read_samples(self._source, queries.per_unit(queries.observations(self._log, metric)))

@@ -71,6 +71,9 @@ def compare_arms(comparison: Comparison, metric: AnyMetric, samples: Mapping[int
     yield _row(comparison, metric, experiment.control, control, _UNKNOWN, REFERENCE)
     for arm in experiment.treatments:
         treatment = samples.get(arm.number)
+        if experiment.incomparable:
+            yield _row(comparison, metric, arm, treatment, _UNKNOWN, Judgement("insufficient", experiment.incomparable))
+            continue
         gap = missing_evidence(metric, experiment.control.name, control) or missing_evidence(
             metric, arm.name, treatment
         )

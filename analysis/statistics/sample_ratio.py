@@ -26,6 +26,9 @@ class SampleRatio(NamedTuple):
         return self.p_value < THRESHOLD
 
 
+UNTESTED = SampleRatio(math.nan, 0, math.nan)
+
+
 def sample_ratio(draws: ArrayLike, shares: ArrayLike) -> SampleRatio:
     """Test draws [epochs, arms] against each epoch's own shares [epochs, arms], which sum to 1, or to 0 without arms.
 
@@ -42,6 +45,6 @@ def sample_ratio(draws: ArrayLike, shares: ArrayLike) -> SampleRatio:
     cells = possible & testable[:, np.newaxis]
     degrees = int(cells.sum() - testable.sum())
     if degrees == 0:
-        return SampleRatio(math.nan, 0, math.nan)
+        return UNTESTED
     statistic = float((((counts - expected) ** 2)[cells] / expected[cells]).sum())
     return SampleRatio(statistic, degrees, float(stats.chi2.sf(statistic, degrees)))

@@ -40,7 +40,7 @@ RATIO = {
 
 
 class Ledger:
-    """Rows of the five tables that analysis reads."""
+    """Rows of the six tables that analysis reads."""
 
     def __init__(self) -> None:
         self.experiments: list[dict[str, Any]] = []
@@ -48,6 +48,7 @@ class Ledger:
         self.epochs: list[dict[str, Any]] = []
         self.decisions: list[dict[str, Any]] = []
         self.outcomes: list[dict[str, Any]] = []
+        self.shadow_predictions: list[dict[str, Any]] = []
 
     def add_experiment(
         self,
@@ -59,6 +60,7 @@ class Ledger:
         randomise: str = "unit",
         state: str = "concluded",
         holdouts: Sequence[float] = (),
+        allocation: Mapping[str, Any] | None = None,
     ) -> int:
         number = len(self.experiments) + 1
         models = [f"flight-delay-{arm}@1" for arm in arms]
@@ -66,7 +68,7 @@ class Ledger:
             "name": name,
             "endpoint": "flight-delay",
             "arms": [{"name": arm, "model": model} for arm, model in zip(arms, models, strict=True)],
-            "allocation": {"kind": "split", "weights": dict(zip(arms, epochs[0], strict=True))},
+            "allocation": allocation or {"kind": "split", "weights": dict(zip(arms, epochs[0], strict=True))},
             "metrics": list(metrics),
             "randomise": randomise,
             "traffic": 1.0,
@@ -98,6 +100,7 @@ class Ledger:
                     "traffic": 10_000,
                     "reason": "start",
                     "published_ms": START_MS,
+                    "basis": None,
                 }
             )
         return number
@@ -112,6 +115,8 @@ class Ledger:
         predictions: Sequence[float] = (0.5,),
         epoch: int | None = 1,
         fallback: str | None = None,
+        shown: Sequence[int] | None = None,
+        draw: Mapping[str, Any] | None = None,
     ) -> bytes:
         key = at_ms.to_bytes(6) + len(self.decisions).to_bytes(27)
         model = "champion@1" if arm is None else f"arm{arm}@1"
@@ -131,6 +136,8 @@ class Ledger:
                 "context": None,
                 "inputs": json.dumps([{"distance": 1.0}] * len(predictions)),
                 "predictions": json.dumps(list(predictions)),
+                "shown": None if shown is None else json.dumps(list(shown)),
+                "draw": None if draw is None else json.dumps(dict(draw)),
             }
         )
         return key
@@ -194,7 +201,7 @@ class Ledger:
 
     def _insert(self, engine: Engine) -> None:
         with engine.begin() as connection:
-            for name in ("experiments", "arms", "epochs", "decisions", "outcomes"):
+            for name in ("experiments", "arms", "epochs", "decisions", "outcomes", "shadow_predictions"):
                 if rows := getattr(self, name):
                     connection.execute(insert(schema.metadata.tables[name]), rows)
         engine.dispose()
@@ -207,6 +214,8 @@ class Ledger:
         write_table(lake, "epochs", self.epochs)
         write_table(lake, "decisions", [{**row, "day": days[row["id"]]} for row in self.decisions], by_day=True)
         write_table(lake, "outcomes", [{**row, "day": days[row["decision_id"]]} for row in self.outcomes], by_day=True)
+        shadows = [{**row, "day": days[row["decision_id"]]} for row in self.shadow_predictions]
+        write_table(lake, "shadow_predictions", shadows, by_day=True)
         return lake
 
 

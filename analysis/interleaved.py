@@ -1,0 +1,76 @@
+"""Which of the interleaved rankings do outcomes prefer? Read from the ledger, compared by unit."""
+
+import json
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis import queries
+from analysis.experiment import INTERLEAVED, AnyMetric, Experiment
+from analysis.queries import Log
+from analysis.source import Source
+from analysis.statistics.interleaving import Comparison, compare, compare_pairs, preferences
+
+
+class Pair(NamedTuple):
+    """How two arms compare: `delta` is half the mean preference for the first one, between -0.5 and 0.5."""
+
+    first: str
+    second: str
+    delta: float
+    low: float
+    high: float
+    p_value: float
+    wins: int
+    losses: int
+    ties: int
+    units: int
+    impressions: int
+
+
+class _Impressions(NamedTuple):
+    units: NDArray[Any]
+    clicked: NDArray[np.intp]
+    """The impression of every credited outcome [outcomes]."""
+    credits: NDArray[np.float64]
+    """What it gives to each arm [outcomes, arms]."""
+    comparable: NDArray[np.bool_]
+    """Whether an arm has a place of its own in the list [impressions, arms]."""
+
+
+def compare_rankings(source: Source, log: Log, experiment: Experiment, metric: AnyMetric, level: float) -> list[Pair]:
+    """Compare every two arms by the outcomes of a metric above 0, with intervals at this level, fixed-horizon."""
+    seen = _impressions(source, log, experiment, metric)
+    arms = [arm.name for arm in experiment.arms]
+    count = len(seen.units)
+    if len(arms) == 2:
+        preferred = preferences(experiment.method or "team_draft", seen.clicked, seen.credits, count)
+        found: dict[tuple[int, int], Comparison] = {(0, 1): compare(preferred, seen.units, level)}
+    else:
+        credit = np.zeros((count, len(arms)))
+        np.add.at(credit, seen.clicked, seen.credits)
+        found = compare_pairs(credit, seen.comparable, seen.units, level)
+    return [Pair(arms[first], arms[second], *each) for (first, second), each in found.items()]
+
+
+def _impressions(source: Source, log: Log, experiment: Experiment, metric: AnyMetric) -> _Impressions:
+    # Without a draw the champion ranked alone, and nothing can be compared.
+    lists = log.decisions.filter(log.decisions["arm"] == INTERLEAVED, log.decisions["draw"].notnull())
+    rows = source.rows(lists.select("id", "unit", "shown", "draw"))
+    number = {row["id"]: index for index, row in enumerate(rows)}
+    draws = [json.loads(row["draw"]) for row in rows]
+    shown = [json.loads(row["shown"]) for row in rows]
+    clicked, credits_ = [], []
+    for row in source.rows(queries.posted_items(log, metric)):
+        index = number.get(row["decision_id"])
+        if index is not None and row["item"] in shown[index]:
+            clicked.append(index)
+            credits_.append(draws[index]["credits"][shown[index].index(row["item"])])
+    arms = range(len(experiment.arms))
+    return _Impressions(
+        np.array([row["unit"] for row in rows], dtype=np.str_),
+        np.array(clicked, dtype=np.intp),
+        np.array(credits_, dtype=np.float64).reshape(-1, len(experiment.arms)),
+        np.array([[arm in draw["teams"] for arm in arms] for draw in draws], dtype=np.bool_).reshape(-1, len(arms)),
+    )
