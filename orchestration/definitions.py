@@ -4,13 +4,13 @@ import dagster as dg
 
 from models import Registry
 from orchestration import logs
-from orchestration.endpoints import flight_delay
-from orchestration.endpoints.assets import endpoint_definitions
+from orchestration.endpoints import flight_choice, flight_delay
+from orchestration.endpoints.assets import data_definitions, endpoint_definitions
 from orchestration.lake import Lake
 from orchestration.ledger import Ledger
 from router import settings
 
-ENDPOINTS = (flight_delay.ENDPOINT,)
+ENDPOINTS = (flight_delay.ENDPOINT, flight_choice.ENDPOINT)
 
 
 def build(configured: settings.Settings) -> dg.Definitions:
@@ -25,7 +25,10 @@ def build(configured: settings.Settings) -> dg.Definitions:
             "ledger": Ledger(configured),
         },
     )
-    return dg.Definitions.merge(shared, *(endpoint_definitions(endpoint) for endpoint in ENDPOINTS))
+    data = {endpoint.data.name: endpoint.data for endpoint in ENDPOINTS}.values()
+    return dg.Definitions.merge(
+        shared, *map(data_definitions, data), *(endpoint_definitions(endpoint) for endpoint in ENDPOINTS)
+    )
 
 
 @dg.definitions

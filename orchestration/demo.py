@@ -1,27 +1,34 @@
 """`turnout demo`: the whole loop on real flights, from raw data to an honest result."""
 
-import math
 import os
 import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import click
 import dagster as dg
+import httpx
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+import analysis
 from analysis.commands import report
 from models.registry import Registry
+from orchestration import findings
 from orchestration.datasets.tables import month_of
-from orchestration.definitions import build
-from orchestration.endpoints.flight_delay import ENDPOINT
+from orchestration.definitions import ENDPOINTS, build
+from orchestration.deployment import deploy, newest_models
+from orchestration.endpoints import flight_choice, flight_delay
+from orchestration.endpoints.declaration import Endpoint, Experiment
 from orchestration.errors import OrchestrationError
+from orchestration.flights.traffic import choice_requests, delay_requests
+from orchestration.flights.travellers import BOOKED, BOOKS, SATISFIED, Flight
 from orchestration.lake import Lake
 from orchestration.ledger import Ledger
 from orchestration.logs import finding
@@ -32,20 +39,40 @@ from orchestration.staleness import materialize, materialize_stale
 from router.client import Turnout
 from router.settings import Settings, load
 
-EXPERIMENT = ENDPOINT.experiment
+
+class Scene(NamedTuple):
+    """A replay of one month for one experiment; `most` requests are sent, or all."""
+
+    title: str
+    endpoint: Endpoint
+    experiment: Experiment
+    month: str
+    requests: Callable[[Endpoint, Sequence[Flight]], Sequence[Request]]
+    most: int | None = None
+
+
 DAGSTER_PORT = 3000
 
-# The sizes of the recipes were chosen with April in sight, so the result comes from a month that nobody looked at.
-_MONTH = "2013-05-01"
-_MONTHS = ("2013-01-01", "2013-02-01", "2013-03-01", "2013-04-01", _MONTH)
+# The sizes of the recipes were chosen with April in sight, so results come from months that nobody looked at.
+SCENES = (
+    Scene("flights of May", flight_delay.ENDPOINT, flight_delay.SPLIT, "2013-05-01", delay_requests),
+    Scene("flights of June", flight_delay.ENDPOINT, flight_delay.BANDIT, "2013-06-01", delay_requests, 12_000),
+    Scene("travellers in May", flight_choice.ENDPOINT, flight_choice.CHOICE, "2013-05-01", choice_requests),
+)
+_MONTHS = ("2013-01-01", "2013-02-01", "2013-03-01", "2013-04-01", "2013-05-01", "2013-06-01")
 _STATE = Path("var")
+_SHADOWS_WAIT_S = 30.0
+_SIMULATED = (
+    "the flights and delays are real; the travellers are simulated: from the top of the list, each books a flight with "
+    f"probability {BOOKS}, whichever it is, so {BOOKED} says nothing of the rankings and {SATISFIED} does"
+)
 
 console = Console(highlight=False)
 
 
 @click.command()
 @click.option("--once", is_flag=True, help="End after the result instead of staying up.")
-@click.option("--flights", type=click.IntRange(1), help="Replay only so many of the month's flights.")
+@click.option("--flights", type=click.IntRange(1), help="Send only so many requests of each kind.")
 def demo(once: bool, flights: int | None) -> None:
     """Run the whole loop on real flights: data, models, live traffic, outcomes, result."""
     settings = load()
@@ -72,13 +99,31 @@ def _show_result(
     settings: Settings, definitions: dg.Definitions, instance: dg.DagsterInstance, flights: int | None
 ) -> None:
     """Send the traffic, bring what came of it to the lake and print it."""
-    experiment = _ensure_experiment(settings)
-    replayed = _replay(settings, experiment, flights)
+    names = _deploy(settings)
+    replayed = [(scene, _replay(settings, scene, names[scene.experiment.name], flights)) for scene in SCENES]
     with console.status("exporting the ledger to the lake"):
+        _await_shadows(settings)
         _export(settings, definitions, instance)
-    _print_counts(replayed)
+    console.print()
+    for scene, counts in replayed:
+        _print_counts(scene, counts)
     console.print(f"{finding(Ledger(settings).verify())}; again with: turnout verify-log\n", markup=False)
-    click.get_current_context().invoke(report, name=experiment, source=str(settings.lake))
+    _print_findings(settings, names)
+
+
+def _print_findings(settings: Settings, names: Mapping[str, str]) -> None:
+    """Print what each experiment has found, as far as the data carry it."""
+    split, bandit, choice = (
+        names[each.name] for each in (flight_delay.SPLIT, flight_delay.BANDIT, flight_choice.CHOICE)
+    )
+    lake = settings.lake
+    click.get_current_context().invoke(report, name=split, source=str(lake))
+    for line in findings.shadows(analysis.load(split, lake)):
+        console.print(f"- {line}", markup=False)
+    console.print()
+    findings.show(console, findings.bandit(analysis.load(bandit, lake)))
+    console.print()
+    findings.show(console, findings.lists(analysis.load(choice, lake), (SATISFIED, BOOKED), (_SIMULATED,)))
 
 
 @contextmanager
@@ -121,68 +166,38 @@ def _dagster_ui() -> Iterator[None]:
         yield
 
 
-def _ensure_experiment(settings: Settings) -> str:
-    """Return a running experiment on the newest models, making endpoint and experiment where they are missing."""
+def _deploy(settings: Settings) -> dict[str, str]:
+    """Make endpoints and experiments run on the newest models; return the name under which each experiment runs."""
     registry = Registry(settings.registry)
-    newest = {candidate: str(registry.latest(f"{ENDPOINT.name}-{candidate}")) for _, candidate in EXPERIMENT.arms}
-    wanted = EXPERIMENT.document(ENDPOINT.name, newest)
     with Turnout(settings.router_url, api_key=settings.api_key) as router:
-        _ensure_endpoint(router, wanted["arms"][0]["model"])
-        existing = {each["document"]["name"]: each for each in router.experiments()}
-        for name in _names(EXPERIMENT.name):
-            if name not in existing:
-                router.create_experiment({**wanted, "name": name})
-                router.start(name)
-                return name
-            found = existing[name]
-            if found["state"] == "running" and found["document"]["arms"] == wanted["arms"]:
-                return name
-            if found["state"] in {"running", "paused"}:
-                router.conclude(name)
-    raise AssertionError("names never end")
+        deployed = [deploy(router, endpoint, newest_models(endpoint, registry)) for endpoint in ENDPOINTS]
+    return {declared: name for names in deployed for declared, name in names.items()}
 
 
-def _ensure_endpoint(router: Turnout, champion: str) -> None:
-    document = {"name": ENDPOINT.name, "champion": champion, "timeout_ms": 200}
-    existing = {each["document"]["name"]: each for each in router.endpoints()}
-    if ENDPOINT.name not in existing:
-        router.create_endpoint(document)
-    elif existing[ENDPOINT.name]["document"]["champion"] != champion:
-        router.replace_endpoint(document, existing[ENDPOINT.name]["revision"])
-
-
-def _names(first: str) -> Iterator[str]:
-    """Yield the name, then the name with -2, -3, ..: a retrained model is a new arm, so a new experiment."""
-    yield first
-    number = 2
-    while True:
-        yield f"{first}-{number}"
-        number += 1
-
-
-def _replay(settings: Settings, experiment: str, flights: int | None) -> Replayed:
-    frame = Lake(settings.lake.resolve()).read(ENDPOINT.replay.table, month_of(_MONTH))
-    rows = frame.head(flights or len(frame)).to_dict("records")
-    requests = [_request({str(name): value for name, value in row.items()}) for row in rows]
-    with _bar("replaying flights") as advance:
+def _replay(settings: Settings, scene: Scene, experiment: str, flights: int | None) -> Replayed:
+    frame = Lake(settings.lake.resolve()).read(scene.endpoint.data.replay.table, month_of(scene.month))
+    rows = [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+    most = min(each for each in (scene.most, flights, len(rows)) if each is not None)
+    requests = scene.requests(scene.endpoint, rows)[:most]
+    with _bar(scene.title) as advance:
         return replay(
             settings.router_url,
-            ENDPOINT.name,
             requests,
-            label=ENDPOINT.label,
             key=experiment,
             api_key=settings.api_key,
-            progress=lambda sent: advance(sent, len(requests), "replaying flights"),
+            progress=lambda sent: advance(sent, len(requests), f"replaying {scene.title}"),
         )
 
 
-def _request(row: dict[str, Any]) -> Request:
-    inputs = {name: None if _missing(row[name]) else row[name] for name in ENDPOINT.features}
-    return Request(row[ENDPOINT.row_key], inputs, None if _missing(row[ENDPOINT.label]) else row[ENDPOINT.label])
-
-
-def _missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
+def _await_shadows(settings: Settings) -> None:
+    """Wait until shadows have seen what waits for them; what they leave unseen is not in the result."""
+    headers = {"X-API-Key": settings.api_key} if settings.api_key else {}
+    ends = time.monotonic() + _SHADOWS_WAIT_S
+    while time.monotonic() < ends:
+        metrics = httpx.get(f"{settings.router_url}/metrics", headers=headers).raise_for_status()
+        if "turnout_shadow_waiting 0.0" in metrics.text.splitlines():
+            return
+        time.sleep(0.2)
 
 
 def _export(settings: Settings, definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
@@ -191,25 +206,25 @@ def _export(settings: Settings, definitions: dg.Definitions, instance: dg.Dagste
     materialize(definitions, instance, dg.AssetSelection.groups("logs", "results"), partitions=days)
 
 
-def _print_counts(replayed: Replayed) -> None:
+def _print_counts(scene: Scene, of: Replayed) -> None:
     console.print(
-        f"\n{replayed.requests:,} flights replayed, {replayed.decisions:,} decisions"
-        f"\n{replayed.labels:,} flights have a label, {replayed.sent_twice:,} of these labels were sent twice: "
-        f"{replayed.accepted:,} accepted, {replayed.duplicate:,} duplicates, {replayed.rejected:,} rejected"
+        f"{scene.title}: {of.requests:,} requests, {of.decisions:,} decisions; {of.outcomes:,} outcomes, "
+        f"{of.sent_twice:,} of them sent twice: {of.accepted:,} accepted, {of.duplicate:,} duplicates, "
+        f"{of.rejected:,} rejected"
     )
 
 
 def _print_next(settings: Settings, *, once: bool) -> None:
     if once:
         console.print(
-            f"\nThe result again: turnout report {EXPERIMENT.name}. With router and Dagster UI: turnout demo."
+            f"\nThe result again: turnout report {flight_delay.SPLIT.name}. With router and Dagster UI: turnout demo."
         )
         return
     console.print(
         f"\nRouter   {settings.router_url}/schema"
         f"\nDagster  http://127.0.0.1:{DAGSTER_PORT}"
         "\nNotebook jupyter lab analysis/notebooks/01-first-experiment.ipynb"
-        f"\nResult   turnout report {EXPERIMENT.name} --html result.html"
+        f"\nResult   turnout report {flight_delay.SPLIT.name} --html result.html"
         "\nCtrl-C ends it; everything is kept in var/."
     )
 

@@ -55,11 +55,13 @@ class Ledger:
             return {table.name: _read(connection, table) for table in CONTROL}
 
     def traffic(self, day: date) -> dict[str, pa.Table]:
-        """Decisions of a UTC day, and every outcome of theirs that has arrived by now, however late."""
+        """Decisions of a UTC day, what shadows predicted, and every outcome that has arrived by now, however late."""
+        shadows = schema.shadow_predictions
         with self._reading() as connection:
             return {
                 "decisions": _read(connection, schema.decisions, schema.decisions.c.id, day),
                 "outcomes": _read(connection, schema.outcomes, schema.outcomes.c.decision_id, day),
+                "shadow_predictions": _read(connection, shadows, shadows.c.decision_id, day),
             }
 
     def days(self) -> list[date]:

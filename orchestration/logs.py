@@ -43,8 +43,8 @@ def logged_experiments(ledger: dg.ResourceParam[Ledger], lake: dg.ResourceParam[
     kinds=_KINDS,
     deps=[LEDGER],
     partitions_def=DAYS,
-    description="Decisions of a UTC day, and the outcomes of these decisions: the tables logs/decisions and "
-    "logs/outcomes. Late outcomes go to the day of their decision.",
+    description="Decisions of a UTC day, their outcomes, and what shadows predicted: the tables "
+    "logs/decisions, logs/outcomes and logs/shadow_predictions. Late outcomes go to the day of their decision.",
 )
 def logged_traffic(
     context: dg.AssetExecutionContext, ledger: dg.ResourceParam[Ledger], lake: dg.ResourceParam[Lake]

@@ -1,4 +1,4 @@
-"""Replays logged rows as live traffic: one request per row, labels later, out of order, some of them twice."""
+"""Replays logged rows as live traffic: one request per row, outcomes later, out of order, some of them twice."""
 
 import random
 import threading
@@ -6,22 +6,31 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from router.client import Turnout
 
 _CLIENTS = 16
-_LABELS_HELD_BACK = 2000
-_LABELS_PER_POST = 200
+_MOST_HELD_BACK = 2000
+_SHARE_HELD_BACK = 0.25
+_OUTCOMES_PER_POST = 200
 _SENT_TWICE = 0.02
 
+Json = dict[str, Any]
 
-class Request(NamedTuple):
-    """One row to predict, and the label that becomes known later (None when it never does)."""
 
-    unit: str
-    inputs: Mapping[str, Any]
-    label: float | None
+class Request(Protocol):
+    """One call to make, and what becomes known of it later."""
+
+    @property
+    def unit(self) -> str:
+        """What is randomised; no two requests of a replay have the same."""
+
+    def ask(self, router: Turnout, key: str) -> Json:
+        """Make the call, with this idempotency key."""
+
+    def outcomes(self, reply: Mapping[str, Any]) -> Sequence[Json]:
+        """What becomes known after this reply, as rows for `POST /v1/outcomes`."""
 
 
 class Replayed(NamedTuple):
@@ -29,7 +38,7 @@ class Replayed(NamedTuple):
 
     requests: int
     decisions: int
-    labels: int
+    outcomes: int
     sent_twice: int
     accepted: int
     duplicate: int
@@ -38,50 +47,46 @@ class Replayed(NamedTuple):
 
 def replay(
     url: str,
-    endpoint: str,
     requests: Sequence[Request],
     *,
-    label: str,
     key: str,
     api_key: str | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Replayed:
-    """Send every request and every label from a few clients at once; `progress` gets the number of requests sent.
+    """Send every request and every outcome from a few clients at once; `progress` gets the number of requests sent.
 
     `key` and the unit make the idempotency key, so that a second replay decides nothing anew; `api_key` is what the
     router wants to see once it has keys.
     """
-    traffic = _Traffic(requests, label, progress)
+    traffic = _Traffic(requests, progress)
 
     def client() -> None:
         with Turnout(url, api_key=api_key, timeout_s=60) as router, traffic.stopped_by_an_error():
             for request in traffic.requests():
-                reply = router.predict(
-                    endpoint, unit=request.unit, inputs=dict(request.inputs), id=f"{key}/{request.unit}"
-                )
-                if due := traffic.answered(reply["decision_id"], request.label):
+                reply = request.ask(router, f"{key}/{request.unit}")
+                if due := traffic.answered(reply["decision_id"], request.outcomes(reply)):
                     traffic.posted(router.outcomes(due))
 
     with ThreadPoolExecutor(_CLIENTS) as clients:
         for ended in [clients.submit(client) for _ in range(_CLIENTS)]:
             ended.result()
     with Turnout(url, api_key=api_key, timeout_s=60) as router:
-        while due := traffic.labels_due(held_back=0):
+        while due := traffic.outcomes_due(held_back=0):
             traffic.posted(router.outcomes(due))
     return traffic.counts()
 
 
 class _Traffic:
-    """What the clients share: the requests still to send, the labels still to post, and the counts."""
+    """What the clients share: the requests still to send, the outcomes still to post, and the counts."""
 
-    def __init__(self, requests: Sequence[Request], label: str, progress: Callable[[int], None]) -> None:
+    def __init__(self, requests: Sequence[Request], progress: Callable[[int], None]) -> None:
         self._lock = threading.Lock()
         self._requests = requests
         self._waiting: Iterator[Request] = iter(requests)
-        self._label = label
         self._progress = progress
         self._decided: set[str] = set()
-        self._labels: list[dict[str, Any]] = []
+        self._outcomes: list[Json] = []
+        self._held_back = min(_MOST_HELD_BACK, round(_SHARE_HELD_BACK * len(requests)))
         self._counts: Counter[str] = Counter()
         self._rng = random.Random(0)  # noqa: S311 (a simulation, not a secret)
 
@@ -103,25 +108,24 @@ class _Traffic:
                 self._waiting = iter(())
             raise
 
-    def answered(self, decision_id: str, label: float | None) -> list[dict[str, Any]]:
-        """Note a decision and its label; return labels that are due now, from whichever decision."""
+    def answered(self, decision_id: str, known: Sequence[Json]) -> list[Json]:
+        """Note a decision and what becomes known of it; return outcomes that are due now, from whichever decision."""
         with self._lock:
             self._decided.add(decision_id)
-            if label is not None:
+            for row in known:
                 twice = self._rng.random() < _SENT_TWICE
-                row = {"decision_id": decision_id, "metric": self._label, "value": label}
-                self._labels += [row] * (1 + twice)
-                self._counts.update(labels=1, sent_twice=twice)
+                self._outcomes += [row] * (1 + twice)
+                self._counts.update(outcomes=1, sent_twice=twice)
             self._counts["sent"] += 1
             self._progress(self._counts["sent"])
-        return self.labels_due(held_back=_LABELS_HELD_BACK)
+        return self.outcomes_due(held_back=self._held_back)
 
-    def labels_due(self, *, held_back: int) -> list[dict[str, Any]]:
+    def outcomes_due(self, *, held_back: int) -> list[Json]:
         with self._lock:
-            if len(self._labels) <= held_back:
+            if len(self._outcomes) <= held_back:
                 return []
-            self._rng.shuffle(self._labels)
-            due, self._labels = self._labels[:_LABELS_PER_POST], self._labels[_LABELS_PER_POST:]
+            self._rng.shuffle(self._outcomes)
+            due, self._outcomes = self._outcomes[:_OUTCOMES_PER_POST], self._outcomes[_OUTCOMES_PER_POST:]
             return due
 
     def posted(self, receipts: Mapping[str, Any]) -> None:
@@ -133,7 +137,7 @@ class _Traffic:
         return Replayed(
             requests=len(self._requests),
             decisions=len(self._decided),
-            labels=of["labels"],
+            outcomes=of["outcomes"],
             sent_twice=of["sent_twice"],
             accepted=of["accepted"],
             duplicate=of["duplicate"],

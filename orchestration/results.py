@@ -1,9 +1,14 @@
 """An experiment's result as an asset: the summary, the chart and the verdict beside the data that they came from."""
 
+import re
+from typing import Any
+
 import dagster as dg
 import pandas as pd
 
 import analysis
+from analysis.experiment import ScoreMetric
+from analysis.report import Report
 from orchestration.content import content_hash
 from orchestration.datasets.tables import markdown_table
 from orchestration.errors import NoExperiment
@@ -15,27 +20,28 @@ from orchestration.pictures import picture
 _SHOWN = ["metric", "arm", "decisions", "mean", "lift_percent", "verdict"]
 
 
-def result_asset(endpoint: str) -> dg.AssetsDefinition:
-    """The asset that reports an endpoint's newest experiment from the exported logs."""
+def result_asset(endpoint: str, experiment: str) -> dg.AssetsDefinition:
+    """The asset that reports a declared experiment from the exported logs."""
 
     @dg.asset(
-        name=f"{endpoint.replace('-', '_')}_result",
-        description=f"What the newest experiment on `{endpoint}` has found, by the decisions and outcomes in the lake.",
+        name=f"{experiment.replace('-', '_')}_result",
+        description=f"What `{experiment}` on `{endpoint}` has found, by the decisions and outcomes in the lake; "
+        "of its repetitions with retrained models, the newest.",
         group_name="results",
         kinds={"duckdb", "altair"},
         deps=[logged_experiments, logged_traffic],
     )
     def result(lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult[None]:
-        experiment = newest_experiment(lake, endpoint)
-        report = analysis.load(experiment, lake.root)
+        report = analysis.load(newest_run(lake, endpoint, experiment), lake.root)
         summary = report.summary()
         verdict = report.verdict()
         return dg.MaterializeResult(
             data_version=dg.DataVersion(content_hash(summary.astype("string"))),
             metadata={
-                "experiment": experiment,
+                "experiment": report.experiment.name,
                 "summary": dg.MetadataValue.md(markdown_table(_rounded(summary))),
-                "chart": picture(report.plot.summary(), f"Result of {experiment}"),
+                **_more(report),
+                "chart": picture(report.plot.summary(), f"Result of {report.experiment.name}"),
                 "verdict": f"{verdict.decision} ({verdict.arm}): {'; '.join(verdict.reasons)}",
                 "sample_ratio_p_value": report.srm().p_value,
                 "notes": dg.MetadataValue.md("\n".join(f"- {note}" for note in report.notes)),
@@ -45,15 +51,38 @@ def result_asset(endpoint: str) -> dg.AssetsDefinition:
     return result
 
 
-def newest_experiment(lake: Lake, endpoint: str) -> str:
-    """Name of the experiment on the endpoint that was started last; raises NoExperiment or TableMissing."""
+def newest_run(lake: Lake, endpoint: str, experiment: str) -> str:
+    """Name of the experiment, or of its repetition on newer models that was started last.
+
+    Raises:
+        NoExperiment: None was started.
+        TableMissing: The logs were never exported.
+    """
     experiments = lake.read("logs/experiments")
-    started = experiments[(experiments["endpoint"] == endpoint) & experiments["started_ms"].notna()]
+    named = experiments["name"].map(lambda name: bool(re.fullmatch(rf"{re.escape(experiment)}(-\d+)?", name)))
+    started = experiments[(experiments["endpoint"] == endpoint) & named & experiments["started_ms"].notna()]
     if started.empty:
-        raise NoExperiment(f"no experiment on endpoint {endpoint} was started: start one, and materialize the logs")
+        raise NoExperiment(
+            f"experiment {experiment} on endpoint {endpoint} was never started: start it, and materialize the logs"
+        )
     return str(started.sort_values(["started_ms", "id"])["name"].iloc[-1])
 
 
+def _more(report: Report) -> dict[str, Any]:
+    """What only some ways to allocate have, as tables."""
+    tables = {}
+    if report.experiment.is_interleaved:
+        tables["rankings"] = report.interleaving().drop(columns=["p_value", "units"])
+    if report.experiment.is_adaptive:
+        tables["arms_in_hindsight"] = pd.DataFrame(report.hindsight().arms)
+    if isinstance(report.experiment.primary, ScoreMetric) and not (shadows := report.shadow()).empty:
+        tables["shadows"] = shadows
+    return {name: dg.MetadataValue.md(markdown_table(_readable(table))) for name, table in tables.items()}
+
+
 def _rounded(summary: pd.DataFrame) -> pd.DataFrame:
-    shown = summary[[column for column in _SHOWN if column in summary.columns]]
-    return shown.map(lambda value: f"{value:.4g}" if isinstance(value, float) else value)
+    return _readable(summary[[column for column in _SHOWN if column in summary.columns]])
+
+
+def _readable(table: pd.DataFrame) -> pd.DataFrame:
+    return table.map(lambda value: f"{value:.4g}" if isinstance(value, float) else value)

@@ -24,11 +24,11 @@ def trained_asset(candidate: Candidate) -> dg.AssetsDefinition:
 
     @dg.asset(
         name=candidate.trained_key,
-        description=f"`{candidate.recipe.name}` trained on {endpoint.train.name} and judged on "
-        f"{endpoint.validation.name}; it is registered once its checks have passed.",
+        description=f"`{candidate.recipe.name}` trained on {endpoint.data.train.name} and judged on "
+        f"{endpoint.data.validation.name}; it is registered once its checks have passed.",
         group_name=_GROUP,
         kinds={"scikitlearn"},
-        deps=[endpoint.train.name, endpoint.validation.name],
+        deps=[endpoint.data.train.name, endpoint.data.validation.name],
         code_version=code,
     )
     def trained(lake: dg.ResourceParam[Lake], staging: dg.ResourceParam[Registry]) -> dg.MaterializeResult[None]:

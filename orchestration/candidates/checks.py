@@ -28,7 +28,7 @@ def _parity_check(candidate: Candidate) -> dg.AssetChecksDefinition:
     def parity(lake: dg.ResourceParam[Lake], staging: dg.ResourceParam[Registry]) -> dg.AssetCheckResult:
         # Loading verifies digests, libraries and types, and repeats the manifest's sample.
         model = load(staging, staging.latest(candidate.model))
-        rows = lake.read(candidate.endpoint.validation.table)
+        rows = lake.read(candidate.endpoint.data.validation.table)
         served = model.predict(encode_frame(rows, model.signature))
         judged = lake.read(candidate.predictions)["prediction"].to_numpy()
         difference = float(np.max(np.abs(served - judged)))
@@ -53,7 +53,7 @@ def _skill_check(candidate: Candidate) -> dg.AssetChecksDefinition:
     def skill(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
         judged = lake.read(candidate.predictions)
         labels = judged[endpoint.label].to_numpy()
-        rate = lake.read(endpoint.train.table, columns=[endpoint.label])[endpoint.label].mean()
+        rate = lake.read(endpoint.data.train.table, columns=[endpoint.label])[endpoint.label].mean()
         ours = scores(labels, judged["prediction"].to_numpy())["log_loss"]
         constant = scores(labels, np.full(len(labels), rate))["log_loss"]
         return dg.AssetCheckResult(

@@ -42,14 +42,14 @@ def train(candidate: Candidate, code: str, lake: Lake, staging: Registry) -> Tra
     `code` is what `code_of` gave when the code was loaded: a file may be edited while this runs.
     """
     endpoint, recipe, started = candidate.endpoint, candidate.recipe, time.perf_counter()
-    past, future = lake.read(endpoint.train.table), lake.read(endpoint.validation.table)
+    past, future = lake.read(endpoint.data.train.table), lake.read(endpoint.data.validation.table)
     rows, labels = _features(endpoint, past), past[endpoint.label].to_numpy()
     unseen = _features(endpoint, future)
     signature = from_frame(rows, "probability")
     folds = list(cross_validate(recipe, signature, rows, labels, folds=_FOLDS))
     fitted = fit(recipe, signature, rows, labels)
     predicted = estimators.predictions(fitted, unseen)
-    metrics = evaluate(future[endpoint.label].to_numpy(), predicted, groups=future[endpoint.cluster].to_numpy())
+    metrics = evaluate(future[endpoint.label].to_numpy(), predicted, groups=future[endpoint.data.cluster].to_numpy())
     staged = publish(
         fitted,
         rows,
@@ -57,12 +57,14 @@ def train(candidate: Candidate, code: str, lake: Lake, staging: Registry) -> Tra
         registry=staging,
         signature=signature,
         validation=unseen,
-        datasets={period.name: _version(lake, period.table) for period in (endpoint.train, endpoint.validation)},
+        datasets={
+            period.name: _version(lake, period.table) for period in (endpoint.data.train, endpoint.data.validation)
+        },
         params=recipe.params,
         metrics=metrics,
         code_version=code,
     )
-    predictions = future[[endpoint.row_key, endpoint.label]].assign(prediction=predicted)
+    predictions = future[[endpoint.data.row_key, endpoint.label]].assign(prediction=predicted)
     written = lake.write_if_changed(candidate.predictions, predictions)
     # The same predictions from other code, or other libraries, are another candidate: its files differ.
     data_version = sha256(f"{written.content_hash} {code}".encode()).hexdigest()

@@ -85,3 +85,22 @@ class Period(NamedTuple):
             return None
         end = pd.Timestamp(self.months[-1]) + pd.DateOffset(months=1)
         return dg.MonthlyPartitionsDefinition(start_date=self.months[0], end_date=end.strftime("%Y-%m-%d"))
+
+
+class Data(NamedTuple):
+    """Datasets and the periods cut out of them; endpoints that name the same data share its assets."""
+
+    name: str
+    datasets: tuple[Dataset, ...]
+    """From raw to features, in any order."""
+    months: dg.MonthlyPartitionsDefinition
+    """The months that the source has."""
+    features_from: str
+    """The dataset that holds features and labels."""
+    row_key: str
+    """Column that identifies a row."""
+    cluster: str
+    """Column of what rows have in common, such as the day's weather: intervals resample its values, not rows."""
+    train: Period
+    validation: Period
+    replay: Period

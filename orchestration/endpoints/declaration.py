@@ -1,12 +1,10 @@
 """What one file in this folder says about an endpoint; the asset graph is made from it."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
-
-import dagster as dg
+from typing import Any, Literal, NamedTuple
 
 from models.recipe import Recipe
-from orchestration.datasets.declaration import Dataset, Period
+from orchestration.datasets.declaration import Data
 
 
 class Experiment(NamedTuple):
@@ -15,20 +13,25 @@ class Experiment(NamedTuple):
     name: str
     arms: tuple[tuple[str, str], ...]
     """Name of the arm and the candidate (recipe) that it serves."""
-    weights: tuple[float, ...]
-    """Share of traffic of each arm; they sum to 1."""
+    allocation: Mapping[str, Any]
+    """As the router's API takes it."""
     metrics: tuple[Mapping[str, Any], ...]
     """As the router's API takes them, the primary one first."""
+    shadows: tuple[str, ...] = ()
+    """Candidates that see the experiment's requests after their reply."""
+    audience: tuple[Mapping[str, Any], ...] = ()
+    """Conditions on the context of requests, as the router's API takes them."""
 
     def document(self, endpoint: str, models: Mapping[str, str]) -> dict[str, Any]:
         """The experiment as `POST /v1/experiments` takes it; `models` has each candidate's `name@version`."""
-        names = [name for name, _ in self.arms]
         return {
             "name": self.name,
             "endpoint": endpoint,
             "arms": [{"name": name, "model": models[candidate]} for name, candidate in self.arms],
-            "allocation": {"kind": "split", "weights": dict(zip(names, self.weights, strict=True))},
+            "allocation": dict(self.allocation),
             "metrics": [dict(metric) for metric in self.metrics],
+            "shadows": [models[candidate] for candidate in self.shadows],
+            "audience": [dict(condition) for condition in self.audience],
         }
 
 
@@ -37,28 +40,32 @@ class Endpoint(NamedTuple):
 
     name: str
     """As clients call it, such as `flight-delay`."""
-    datasets: tuple[Dataset, ...]
-    """From raw to features, in any order."""
-    months: dg.MonthlyPartitionsDefinition
-    """The months that the source has."""
-    features_from: str
-    """The dataset that holds the features and the label."""
+    data: Data
     features: tuple[str, ...]
     """Columns that models see, in the order of their signatures."""
     label: str
     """Column to predict: 1 when it happened, 0 when not."""
-    row_key: str
-    """Column that identifies a row."""
-    cluster: str
-    """Column of what rows have in common, such as the day's weather: intervals resample its values, not rows."""
-    train: Period
-    validation: Period
-    replay: Period
     recipes: tuple[Recipe, ...]
     """What is trained; each makes a candidate."""
-    experiment: Experiment
+    champion: str
+    """The candidate that serves when no experiment applies."""
+    experiments: tuple[Experiment, ...]
+    """In the order in which requests are offered to them."""
+    kind: Literal["predict", "rank"] = "predict"
+    """What the router does with predictions: return them, or put candidates in their order, highest first."""
+    shadows: tuple[str, ...] = ()
+    """Candidates that see every request after its reply."""
 
     @property
     def key(self) -> str:
         """The name as Python and asset keys spell it."""
         return self.name.replace("-", "_")
+
+    def document(self, models: Mapping[str, str]) -> dict[str, Any]:
+        """The endpoint as `POST /v1/endpoints` takes it; `models` has each candidate's `name@version`."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "champion": models[self.champion],
+            "shadows": [models[candidate] for candidate in self.shadows],
+        }

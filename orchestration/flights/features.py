@@ -40,7 +40,7 @@ def flight_features(flights: pd.DataFrame, weather: pd.DataFrame, planes: pd.Dat
     at_departure = observed.reindex(pd.MultiIndex.from_arrays([flights["origin"], hour])).set_axis(frame.index)
     frame = frame.join(at_departure)
     numbers = frame.select_dtypes("number").columns
-    outcomes = flights[["status", "arrived_at", "late"]]
+    outcomes = flights[["status", "arrived_at", "late"]].assign(on_time=1 - flights["late"])
     return frame.astype(dict.fromkeys(numbers, "float32")).join(outcomes)
 
 

@@ -19,6 +19,7 @@ from orchestration.candidates.training import code_of
 from orchestration.endpoints import flight_delay
 from orchestration.endpoints.assets import candidate_definitions
 from orchestration.flights import cleaning, source
+from orchestration.flights.datasets import FEATURES
 from orchestration.lake import Lake
 from orchestration.staleness import materialize_stale
 
@@ -65,19 +66,19 @@ class Site:
 
 @pytest.fixture(scope="module")
 def rows() -> pd.DataFrame:
-    built = next(dataset for dataset in ENDPOINT.datasets if dataset.name == "flight_features").build
+    built = next(dataset for dataset in ENDPOINT.data.datasets if dataset.name == "flight_features").build
     inputs = {
         "clean_flights": cleaning.clean_flights(source.flights(JANUARY), source.airports()).frame,
         "clean_weather": cleaning.clean_weather(source.weather(JANUARY)).frame,
         "raw_planes": source.planes(),
     }
     features = built(inputs, JANUARY).frame
-    return features.dropna(subset=["late"])[list(ENDPOINT.train.columns)].iloc[::4].reset_index(drop=True)
+    return features.dropna(subset=["late"])[list(ENDPOINT.data.train.columns)].iloc[::4].reset_index(drop=True)
 
 
 def fill(site: Site, rows: pd.DataFrame) -> None:
-    site.lake.write_if_changed(ENDPOINT.train.table, rows[_train(rows)])
-    site.lake.write_if_changed(ENDPOINT.validation.table, rows[~_train(rows)])
+    site.lake.write_if_changed(ENDPOINT.data.train.table, rows[_train(rows)])
+    site.lake.write_if_changed(ENDPOINT.data.validation.table, rows[~_train(rows)])
 
 
 def _train(rows: pd.DataFrame) -> np.ndarray:
@@ -113,13 +114,13 @@ def test_candidates_are_registered_and_can_be_served(trained: Site) -> None:
 
 def test_signature_is_the_declaration(trained: Site) -> None:
     signatures = [trained.registry.manifest(reference).signature for reference in trained.registry.references()]
-    assert [feature.name for feature in signatures[0].features] == list(flight_delay.FEATURES)
+    assert [feature.name for feature in signatures[0].features] == list(FEATURES)
     assert signatures[0] == signatures[1]
 
 
 def test_manifest_names_the_datasets_and_the_code(trained: Site) -> None:
     manifest = trained.registry.manifest(ModelReference(MODEL, 1))
-    for period in (ENDPOINT.train, ENDPOINT.validation):
+    for period in (ENDPOINT.data.train, ENDPOINT.data.validation):
         found = manifest.datasets[period.name]
         assert (found.version, found.content_hash) == trained.lake.version(period.table)
     assert manifest.code_version == code_of(Candidate(ENDPOINT, LOGISTIC))
@@ -128,7 +129,7 @@ def test_manifest_names_the_datasets_and_the_code(trained: Site) -> None:
 
 def test_metrics_are_those_of_the_stored_predictions(trained: Site) -> None:
     stored = trained.lake.read("candidates/flight_delay_logistic")
-    assert len(stored) == len(trained.lake.read(ENDPOINT.validation.table))
+    assert len(stored) == len(trained.lake.read(ENDPOINT.data.validation.table))
     expected = scores(stored["late"].to_numpy(), stored["prediction"].to_numpy())
     metrics = trained.registry.manifest(ModelReference(MODEL, 1)).metrics
     assert {name: metric.value for name, metric in metrics.items()} == pytest.approx(expected)

@@ -8,19 +8,19 @@ import pytest
 
 from orchestration.datasets.assets import by_name
 from orchestration.datasets.declaration import Built, Dataset, Inputs
-from orchestration.endpoints import flight_delay
-from orchestration.endpoints.assets import dataset_definitions
+from orchestration.endpoints.assets import data_definitions
+from orchestration.flights.datasets import FEATURES, FLIGHTS
 from orchestration.lake import Lake, Partition
 
 JANUARY = "2013-01-01"
 MONTHLY = ["raw_flights", "raw_weather", "clean_flights", "clean_weather", "flight_features"]
-DATASETS = by_name(flight_delay.ENDPOINT.datasets)
+DATASETS = by_name(FLIGHTS.datasets)
 
 
 def replaced(dataset: Dataset) -> dg.Definitions:
-    """The endpoint's datasets with one of them built in another way."""
-    changed = tuple(dataset if d.name == dataset.name else d for d in flight_delay.ENDPOINT.datasets)
-    return dataset_definitions(flight_delay.ENDPOINT._replace(datasets=changed))
+    """The datasets of flights with one of them built in another way."""
+    changed = tuple(dataset if d.name == dataset.name else d for d in FLIGHTS.datasets)
+    return data_definitions(FLIGHTS._replace(datasets=changed))
 
 
 def materialize(
@@ -43,7 +43,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
 
 @pytest.fixture(scope="module")
 def january(lake: Lake) -> dg.ExecuteInProcessResult:
-    definitions = dataset_definitions(flight_delay.ENDPOINT)
+    definitions = data_definitions(FLIGHTS)
     assert materialize(definitions, lake, ["raw_planes", "raw_airports"]).success
     return materialize(definitions, lake, MONTHLY, JANUARY)
 
@@ -80,26 +80,26 @@ def test_metadata_counts_what_the_rules_did(january: dg.ExecuteInProcessResult) 
 
 
 def test_same_content_is_not_written_again(january: dg.ExecuteInProcessResult, lake: Lake) -> None:
-    again = materialize(dataset_definitions(flight_delay.ENDPOINT), lake, ["clean_flights"], JANUARY)
+    again = materialize(data_definitions(FLIGHTS), lake, ["clean_flights"], JANUARY)
     assert materialization(again, "clean_flights").metadata["delta_version"].value == 0
     assert data_version(again, "clean_flights") == data_version(january, "clean_flights")
 
 
 def test_train_has_only_labelled_flights_in_order_of_time(january: dg.ExecuteInProcessResult, lake: Lake) -> None:
-    endpoint = flight_delay.ENDPOINT
-    only_january = endpoint._replace(train=endpoint.train._replace(months=(JANUARY,)))
-    result = materialize(dataset_definitions(only_january), lake, ["flight_delay_train"])
+    only_january = FLIGHTS._replace(train=FLIGHTS.train._replace(months=(JANUARY,)))
+    result = materialize(data_definitions(only_january), lake, ["flight_delay_train"])
     assert result.success
     train = lake.read("datasets/flight_delay_train")
     assert len(train) == 27_004 - 521 - 85
     assert train["late"].notna().all()
+    assert (train["late"] + train["on_time"] == 1).all()
     assert train["scheduled_departure"].is_monotonic_increasing
     metadata = materialization(result, "flight_delay_train").metadata
     assert metadata["rows_without_label_dropped"].value == 521 + 85
 
 
 def test_month_without_its_history_is_refused(january: dg.ExecuteInProcessResult, lake: Lake) -> None:
-    result = materialize(dataset_definitions(flight_delay.ENDPOINT), lake, ["flight_features"], "2013-03-01")
+    result = materialize(data_definitions(FLIGHTS), lake, ["flight_features"], "2013-03-01")
     failure = result.failure_data_for_node("flight_features")
     assert failure is not None
     assert failure.error is not None
@@ -128,9 +128,8 @@ def test_feature_that_knows_the_future_stops_what_is_downstream(january: dg.Exec
         same_day = inputs["clean_flights"].groupby(["date", "origin"])["late"].transform("mean")
         return Built(frame.assign(origin_late_rate=same_day.astype("float32")), counts)
 
-    endpoint = flight_delay.ENDPOINT
     definitions = replaced(DATASETS["flight_features"]._replace(build=leaky))
-    assert materialize(dataset_definitions(endpoint), lake, ["clean_flights"], JANUARY).success
+    assert materialize(data_definitions(FLIGHTS), lake, ["clean_flights"], JANUARY).success
     result = materialize(definitions, lake, ["flight_features"], JANUARY)
     assert not result.success
     checks = {c.check_name: c for c in result.get_asset_check_evaluations()}
@@ -143,10 +142,11 @@ def test_replay_keeps_flights_without_label(lake: Lake, january: dg.ExecuteInPro
     """Cut from a table of April that holds January's rows, so that April need not be built."""
     rows = lake.read("datasets/flight_features", Partition("month_start", JANUARY))
     lake.write_if_changed("datasets/flight_features", rows, Partition("month_start", "2013-04-01"))
-    result = materialize(dataset_definitions(flight_delay.ENDPOINT), lake, ["flight_delay_replay"], "2013-04-01")
+    result = materialize(data_definitions(FLIGHTS), lake, ["flight_delay_replay"], "2013-04-01")
     assert result.success
     replay = lake.read("datasets/flight_delay_replay")
     assert len(replay) == 27_004
     assert replay["late"].isna().sum() == 521 + 85
+    assert replay["on_time"].isna().equals(replay["late"].isna())
     assert replay.loc[replay["late"].notna(), "arrived_at"].notna().all()
-    assert pd.Index(flight_delay.FEATURES).isin(replay.columns).all()
+    assert pd.Index(FEATURES).isin(replay.columns).all()

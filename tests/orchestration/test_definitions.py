@@ -20,9 +20,11 @@ GROUPS = {
         "flight_delay_logistic", "flight_delay_logistic_candidate",
         "flight_delay_boosting", "flight_delay_boosting_candidate",
         "flight_delay_forest", "flight_delay_forest_candidate",
+        "flight_choice_base_rate", "flight_choice_base_rate_candidate",
+        "flight_choice_boosting", "flight_choice_boosting_candidate",
     },
     "logs": {"ledger", "logged_experiments", "logged_traffic"},
-    "results": {"flight_delay_result"},
+    "results": {"boosting_vs_logistic_result", "four_delay_models_result", "boosting_vs_base_rate_result"},
 }  # fmt: skip
 CHECKS = {
     "clean_flights": {"schema"},
@@ -31,6 +33,7 @@ CHECKS = {
         f"flight_delay_{name}_candidate": {"parity", "skill"}
         for name in ("base_rate", "logistic", "boosting", "forest")
     },
+    **{f"flight_choice_{name}_candidate": {"parity", "skill"} for name in ("base_rate", "boosting")},
     "logged_experiments": {"decisions_can_be_proved"},
 }
 REPORTED = {"decisions_can_be_proved"}
@@ -68,13 +71,12 @@ def test_every_asset_is_described_and_versioned(definitions: dg.Definitions) -> 
         assert graph.get(key).code_version or graph.get(key).group_name in {"logs", "results"}, key
 
 
-def test_models_descend_from_the_raw_flights(definitions: dg.Definitions) -> None:
+@pytest.mark.parametrize("model", ["flight_delay_boosting", "flight_choice_boosting"])
+def test_models_of_both_endpoints_descend_from_the_same_datasets(definitions: dg.Definitions, model: str) -> None:
     graph = definitions.resolve_asset_graph()
-    upstream = dg.AssetSelection.assets("flight_delay_boosting").upstream().resolve(graph)
+    upstream = dg.AssetSelection.assets(model).upstream().resolve(graph)
     datasets = GROUPS["datasets"] - {"flight_delay_replay"}
-    assert {key.to_user_string() for key in upstream} == datasets | {
-        "flight_delay_boosting", "flight_delay_boosting_candidate"
-    }  # fmt: skip
+    assert {key.to_user_string() for key in upstream} == datasets | {model, f"{model}_candidate"}
 
 
 def test_definitions_load_without_a_warning() -> None:
@@ -83,6 +85,7 @@ def test_definitions_load_without_a_warning() -> None:
     assert (loaded.returncode, loaded.stderr) == (0, "")
 
 
+@pytest.mark.timeout(300)
 def test_dg_check_passes(tmp_path: Path) -> None:
     dg_command = Path(sys.executable).with_name("dg")
     checked = subprocess.run(

@@ -3,11 +3,11 @@ import pandas as pd
 import pytest
 
 from orchestration.datasets.leakage import leaking_columns, sample_days
-from orchestration.endpoints.flight_delay import ENDPOINT, FEATURES, NUMBERS
 from orchestration.flights import cleaning, features, source
+from orchestration.flights.datasets import FEATURES, FLIGHTS, NUMBERS
 
 JANUARY = "2013-01-01"
-FLIGHT_FEATURES = next(dataset for dataset in ENDPOINT.datasets if dataset.name == "flight_features")
+FLIGHT_FEATURES = next(dataset for dataset in FLIGHTS.datasets if dataset.name == "flight_features")
 
 
 @pytest.fixture(scope="module")

@@ -18,16 +18,17 @@ from orchestration import logs
 from orchestration.errors import LedgerUnavailable, MaterializationFailed, NoExperiment
 from orchestration.lake import Lake, Partition
 from orchestration.ledger import Ledger
-from orchestration.results import newest_experiment, result_asset
+from orchestration.results import newest_run, result_asset
 from orchestration.staleness import materialize
 from router.assignment.hashing import bucket
 from router.decision_id import DecisionId, Signer, encode
 from router.errors import CannotStart
 from router.ledger import schema
+from router.ledger.batch import BatchWriter, Decide
 from router.ledger.database import open_database, upgrade
 from router.ledger.folding import Folder
 from router.ledger.partitions import ensure_partitions
-from router.ledger.records import Observation
+from router.ledger.records import DecisionRow, Observation
 from router.settings import Settings
 from tests.databases import BACKENDS, database
 
@@ -95,6 +96,12 @@ def add(engine: Engine, table: Table, *rows: dict[str, Any]) -> None:
         connection.execute(insert(table), list(rows))
 
 
+def decide(engine: Engine, *rows: dict[str, Any]) -> None:
+    """Record decisions as a router does, which counts what they decided."""
+    with engine.begin() as connection:
+        BatchWriter(lambda: moment(FIRST, 0)).write(connection, [Decide(DecisionRow(**row), None) for row in rows])
+
+
 def observe(engine: Engine, received_ms: int, *outcomes: Observation) -> None:
     with engine.begin() as connection:
         receipts = Folder().record(connection, outcomes, received_ms)
@@ -131,10 +138,10 @@ def engine(url: str) -> Iterator[Engine]:
     epoch = {"experiment_id": 1, "epoch": 1, "runs": "[[5000,0],[5000,1]]", "traffic": 10_000, "reason": "start"}
     add(engine, schema.epochs, epoch | {"published_ms": moment(FIRST, 0)})
     times_of_first = [moment(FIRST, 0), *(moment(FIRST, 12, n) for n in range(38)), moment(SECOND, 0) - 1]
-    add(engine, schema.decisions, *(decision(at, n) for n, at in enumerate(times_of_first)))
+    decide(engine, *(decision(at, n) for n, at in enumerate(times_of_first)))
     observe(engine, moment(FIRST, 23), *(outcome(at, n) for n, at in enumerate(times_of_first)))
     second = [(moment(SECOND, 8, n), 40 + n) for n in range(40)]
-    add(engine, schema.decisions, *(decision(at, n) for at, n in second))
+    decide(engine, *(decision(at, n) for at, n in second))
     yield engine
     engine.dispose()
 
@@ -147,7 +154,7 @@ def lake(tmp_path: Path) -> Lake:
 @pytest.fixture
 def definitions(settings: Settings, engine: Engine, lake: Lake) -> dg.Definitions:
     return dg.Definitions(
-        assets=[logs.LEDGER, logs.logged_experiments, logs.logged_traffic, result_asset("flight-delay")],
+        assets=[logs.LEDGER, logs.logged_experiments, logs.logged_traffic, result_asset("flight-delay", "race")],
         asset_checks=[logs.decisions_can_be_proved],
         resources={"lake": lake, "ledger": Ledger(settings)},
     )
@@ -223,8 +230,8 @@ def test_corrections_and_retractions_are_exported_and_count(
 
 def test_result_shows_summary_verdict_and_chart(definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
     materialize(definitions, instance, EXPORT, partitions={FIRST, SECOND})
-    materialize(definitions, instance, dg.AssetSelection.assets("flight_delay_result"))
-    event = instance.get_latest_materialization_event(dg.AssetKey("flight_delay_result"))
+    materialize(definitions, instance, dg.AssetSelection.assets("race_result"))
+    event = instance.get_latest_materialization_event(dg.AssetKey("race_result"))
     assert event is not None
     assert event.asset_materialization is not None
     metadata = event.asset_materialization.metadata
@@ -235,10 +242,10 @@ def test_result_shows_summary_verdict_and_chart(definitions: dg.Definitions, ins
 
 def test_result_without_export_says_what_to_do(definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
     with pytest.raises(MaterializationFailed, match="table logs/experiments was never written: materialize it first"):
-        materialize(definitions, instance, dg.AssetSelection.assets("flight_delay_result"))
+        materialize(definitions, instance, dg.AssetSelection.assets("race_result"))
 
 
-def test_result_is_of_the_newest_experiment(
+def test_result_is_of_the_newest_repetition_that_was_started(
     definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, engine: Engine
 ) -> None:
     row = {"endpoint": "flight-delay", "state": "running", "revision": 1, "document": EXPERIMENT, "ended_ms": None}
@@ -247,12 +254,13 @@ def test_result_is_of_the_newest_experiment(
     add(
         engine,
         schema.experiments,
-        row | {"id": 3, "name": "draft", "created_ms": moment(SECOND, 1), "started_ms": None},
+        row | {"id": 3, "name": "race-3", "created_ms": moment(SECOND, 1), "started_ms": None},
+        row | {"id": 4, "name": "race-of-others", "created_ms": moment(SECOND, 2), "started_ms": moment(SECOND, 2)},
     )
     materialize(definitions, instance, dg.AssetSelection.assets("logged_experiments"))
-    assert newest_experiment(lake, "flight-delay") == "race-2"
-    with pytest.raises(NoExperiment, match="no experiment on endpoint other was started"):
-        newest_experiment(lake, "other")
+    assert newest_run(lake, "flight-delay", "race") == "race-2"
+    with pytest.raises(NoExperiment, match="experiment race on endpoint other was never started"):
+        newest_run(lake, "other", "race")
 
 
 def proof(definitions: dg.Definitions, instance: dg.DagsterInstance) -> dg.AssetCheckEvaluation:
@@ -301,7 +309,7 @@ def test_one_altered_row_fails_the_proof_and_stops_nothing(
     assert words.format(id=encode(altered)) in str(disproved.metadata["first_failures"].value)
     assert "1 failures among 80 decisions and what follows from them; " in str(disproved.description)
     materialize(definitions, instance, EXPORT, partitions={FIRST, SECOND})
-    materialize(definitions, instance, dg.AssetSelection.assets("flight_delay_result"))
+    materialize(definitions, instance, dg.AssetSelection.assets("race_result"))
 
 
 def test_forged_decision_fails_the_proof(
