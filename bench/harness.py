@@ -31,6 +31,7 @@ request = function()
   count = count + 1
   return wrk.format(nil, nil, nil, '{"unit":"unit-' .. count .. '","inputs":%s}')
 end
+delay = function() return %d end
 done = function(summary, latency)
   local errors = summary.errors
   io.write(string.format("RESULT %%d %%d %%d %%d %%d\\n", summary.requests, summary.duration, latency:percentile(50),
@@ -94,13 +95,14 @@ def load(
     connections: int,
     seconds: float,
     core: int | None = CLIENT_CORE,
+    pause_ms: int = 0,
 ) -> Load:
-    """Send POSTs from `connections` connections, each as soon as the one before is answered."""
+    """Send POSTs from `connections` connections, each `pause_ms` after the one before is answered."""
     wrk = shutil.which("wrk")
     if wrk is None:
         raise RuntimeError("this benchmark needs wrk; on Debian: apt-get install wrk")
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(_SCRIPT % json.dumps(inputs, separators=(",", ":")))
+        script.write(_SCRIPT % (json.dumps(inputs, separators=(",", ":")), pause_ms))
         script.flush()
         command = [wrk, "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", script.name, server.url]
         done = subprocess.run([*_on(core), *command], check=True, capture_output=True, text=True)

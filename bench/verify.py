@@ -24,8 +24,9 @@ from rich.table import Table
 from sqlalchemy import Engine, select, text
 
 from bench.harness import write_json
+from router.allocation.tables import fixed_counts
 from router.assignment.audience import Condition, takes
-from router.assignment.epochs import HOLDOUT, Epoch, fresh, quantise, reweight, with_holdout
+from router.assignment.epochs import HOLDOUT, Epoch, fresh, reweight
 from router.assignment.hashing import BUCKETS, bucket, traffic_seed
 from router.decision_id import FORCED, NO_EXPERIMENT, DecisionId, Signer, unpack
 from router.documents import AnyMetric, Arm, BinaryMetric, Endpoint, Experiment, NumericMetric, ScoreMetric, Split
@@ -41,6 +42,7 @@ from router.verification.decisions import Decisions
 from router.verification.experiments import read_experiments
 from router.verification.findings import Findings
 from router.verification.reading import snapshot
+from router.verification.regressions import Regressions
 
 SIGNER = Signer(["the secret of the benchmark"])
 START_MS = 1_700_000_000_000
@@ -146,7 +148,7 @@ def _start(engine: Engine, document: Experiment) -> Started:
         parts = [rng.random() + 0.1 for _ in document.arms]
         weights = {arm.name: part / sum(parts) for arm, part in zip(document.arms, parts, strict=True)}
         document = msgspec.structs.replace(document, allocation=Split(weights=weights))
-        counts = with_holdout(quantise(document.shares()))
+        counts = fixed_counts(document)
         epoch = Epoch(
             number, reweight(epochs[-1].table, counts) if epochs else fresh(counts), round(document.traffic * BUCKETS)
         )
@@ -177,7 +179,7 @@ def _decisions(
                 assigned = first.setdefault(unit, _drawn(experiment, epoch, unit, now_ms))
                 content = DecisionId(now_ms, experiment.id, assigned.epoch, assigned.arm, assigned.slots, nonce)
             else:
-                value = nonce.hex() if experiment.document.randomise == "request" else unit
+                value = nonce.hex() if experiment.document.by_request else unit
                 drawn = _drawn(experiment, epoch, value, now_ms)
                 content = DecisionId(now_ms, experiment.id, epoch.number, drawn.arm, drawn.slots, nonce)
             model = CHAMPION if content.arm == HOLDOUT else experiment.document.arms[content.arm].model
@@ -245,7 +247,7 @@ def row_by_row(engine: Engine) -> float:
     start, tables = time.perf_counter(), ControlTables(engine)
     records = {record.id: record.document for record in tables.experiments()}
     endpoints = {record.document.name for record in tables.endpoints()}
-    epochs = {(key, found.epoch.number): found.epoch for key in records for found in tables.epochs(key)}
+    epochs = {(key, found.epoch.number): found.epoch for key in records for found in tables.epochs(key, EPOCHS)}
     wrong = 0
     with engine.connect() as connection:
         for row in connection.execute(select(schema.decisions), execution_options={"yield_per": 1000}):
@@ -260,7 +262,7 @@ def row_by_row(engine: Engine) -> float:
             if document is not None:
                 wrong += said.arm != HOLDOUT and row.model != document.arms[said.arm].model
                 if said.is_drawn:
-                    value = said.nonce.hex() if document.randomise == "request" else row.unit
+                    value = said.nonce.hex() if document.by_request else row.unit
                     wrong += not _follows(document, epochs[said.experiment_id, said.epoch], said, row.unit, value)
                     wrong += not takes(document.audience, context)
     if wrong:
@@ -281,7 +283,8 @@ def _decisions_only(engine: Engine) -> float:
     start = time.perf_counter()
     findings = Findings()
     with snapshot(engine) as connection:
-        Decisions(connection, SIGNER, read_experiments(connection, findings), findings).check()
+        experiments = read_experiments(connection, findings)
+        Decisions(connection, SIGNER, experiments, findings, Regressions(experiments)).check()
     return time.perf_counter() - start
 
 
