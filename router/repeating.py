@@ -58,7 +58,12 @@ async def _to_its_end(step: Step) -> None:
     try:
         await asyncio.shield(taken)
     except asyncio.CancelledError:
-        _, pending = await asyncio.wait({taken}, timeout=LAST_STEP_S)
-        if not pending and not taken.cancelled() and (error := taken.exception()) is not None:
-            _logger.info("the last step before the end failed: %s", error)
+        # Heard whenever it ends: of an error that nobody asks for, the loop would print a traceback.
+        taken.add_done_callback(_hear)
+        await asyncio.wait({taken}, timeout=LAST_STEP_S)
         raise
+
+
+def _hear(taken: asyncio.Future[None]) -> None:
+    if not taken.cancelled() and (error := taken.exception()) is not None:
+        _logger.info("the last step before the end failed: %s", error)

@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import logging
 import time
 
@@ -45,6 +46,33 @@ def test_stopping_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> Non
         assert time.monotonic() - began_s < 5
 
     asyncio.run(go())
+
+
+def test_a_last_step_that_fails_after_the_wait_prints_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("router.repeating.LAST_STEP_S", 0.01)
+    begun = asyncio.Event()
+
+    async def step() -> None:
+        begun.set()
+        await asyncio.sleep(0.1)
+        raise LedgerUnavailable("away")
+
+    async def go() -> None:
+        background = Background()
+        background.repeat(0.0, step, "cannot look")
+        await begun.wait()
+        await background.stop()
+        await asyncio.sleep(0.2)
+        gc.collect()
+
+    with caplog.at_level(logging.INFO):
+        asyncio.run(go())
+    assert [(record.name, record.getMessage()) for record in caplog.records if record.name != "asyncio"] == [
+        ("router.repeating", "the last step before the end failed: away")
+    ]
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 def test_failures_are_logged_and_an_outage_once(caplog: pytest.LogCaptureFixture) -> None:
