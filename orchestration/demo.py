@@ -81,12 +81,14 @@ def demo(once: bool, flights: int | None) -> None:
         with _instance() as instance:
             _make_candidates(definitions, instance)
             with _router(settings), nullcontext() if once else _dagster_ui():
-                _show_result(settings, definitions, instance, flights)
-                _print_next(settings, once=once)
+                names = _show_result(settings, definitions, instance, flights)
+                _print_next(settings, names[flight_delay.SPLIT.name], once=once)
                 if not once:
                     _wait_for_the_end()
     except OrchestrationError as error:
         raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        console.print("\nended; everything is in var/")
 
 
 def _wait_for_the_end() -> None:
@@ -97,8 +99,8 @@ def _wait_for_the_end() -> None:
 
 def _show_result(
     settings: Settings, definitions: dg.Definitions, instance: dg.DagsterInstance, flights: int | None
-) -> None:
-    """Send the traffic, bring what came of it to the lake and print it."""
+) -> dict[str, str]:
+    """Send the traffic, bring what came of it to the lake and print it; return the names of `_deploy`."""
     names = _deploy(settings)
     replayed = [(scene, _replay(settings, scene, names[scene.experiment.name], flights)) for scene in SCENES]
     with console.status("exporting the ledger to the lake"):
@@ -107,8 +109,9 @@ def _show_result(
     console.print()
     for scene, counts in replayed:
         _print_counts(scene, counts)
-    console.print(f"{finding(Ledger(settings).verify())}; again with: turnout verify-log\n", markup=False)
+    console.print(f"{finding(Ledger(settings).verify())}; again with: .venv/bin/turnout verify-log\n", markup=False)
     _print_findings(settings, names)
+    return names
 
 
 def _print_findings(settings: Settings, names: Mapping[str, str]) -> None:
@@ -214,17 +217,17 @@ def _print_counts(scene: Scene, of: Replayed) -> None:
     )
 
 
-def _print_next(settings: Settings, *, once: bool) -> None:
+def _print_next(settings: Settings, experiment: str, *, once: bool) -> None:
     if once:
         console.print(
-            f"\nThe result again: turnout report {flight_delay.SPLIT.name}. With router and Dagster UI: turnout demo."
+            f"\nThe result again: .venv/bin/turnout report {experiment}. With router and Dagster UI: make demo."
         )
         return
     console.print(
         f"\nRouter   {settings.router_url}/schema"
-        f"\nDagster  http://127.0.0.1:{DAGSTER_PORT}"
-        "\nNotebook jupyter lab analysis/notebooks/01-first-experiment.ipynb"
-        f"\nResult   turnout report {flight_delay.SPLIT.name} --html result.html"
+        f"\nDagster  http://127.0.0.1:{DAGSTER_PORT}/asset-groups"
+        "\nNotebook .venv/bin/jupyter lab analysis/notebooks/01-first-experiment.ipynb"
+        f"\nResult   .venv/bin/turnout report {experiment} --html var/result.html"
         "\nCtrl-C ends it; everything is kept in var/."
     )
 

@@ -137,6 +137,11 @@ class Turnout:
         found: Json = self._send(_Call("GET", f"/v1/experiments/{name}"))
         return found
 
+    def allocation(self, name: str, limit: int = 100) -> list[Json]:
+        """Return the newest tables of an experiment's arm probabilities, oldest first."""
+        found: list[Json] = self._send(_Call("GET", f"/v1/experiments/{name}/allocation?limit={limit}"))
+        return found
+
     def create_experiment(self, document: Json) -> Json:
         """Create an experiment as a draft."""
         created: Json = self._send(_Call("POST", "/v1/experiments", document))

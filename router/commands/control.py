@@ -7,7 +7,6 @@ import click
 
 from router.client import Turnout
 from router.commands.output import json_option, print_json, print_rows, read_document, url_option
-from router.documents import HOLDOUT_NAME
 from router.settings import load
 
 
@@ -32,8 +31,11 @@ def list_endpoints(url: str, *, as_json: bool) -> None:
     """List the endpoints."""
     with _connect(url) as router:
         found = router.endpoints()
-    rows = [{**each["document"], "revision": each["revision"]} for each in found]
-    print_rows(rows, as_json=as_json, empty="no endpoints yet; create one: turnout endpoint create FILE")
+    if as_json:
+        print_json([{**each["document"], "revision": each["revision"]} for each in found])
+    else:
+        rows = [_endpoint_summary(each) for each in found]
+        print_rows(rows, as_json=False, empty="no endpoints yet; create one: turnout endpoint create FILE")
 
 
 @endpoint.command("show")
@@ -65,8 +67,9 @@ def create_experiment(file: IO[bytes], url: str) -> None:
 def list_experiments(url: str, *, as_json: bool) -> None:
     """List the experiments in the order in which they may take a unit."""
     with _connect(url) as router:
-        found = router.experiments()
-    rows = [_summary(each) for each in found]
+        rows = [_experiment_summary(each, router) for each in router.experiments()]
+    if not as_json:
+        rows = [{name: value for name, value in row.items() if name not in ("epoch", "revision")} for row in rows]
     print_rows(rows, as_json=as_json, empty="no experiments yet; create one: turnout experiment create FILE")
 
 
@@ -115,18 +118,36 @@ def _connect(url: str) -> Turnout:
     return Turnout(url, api_key=load().api_key)
 
 
-def _summary(view: dict[str, Any]) -> dict[str, Any]:
+def _endpoint_summary(view: dict[str, Any]) -> dict[str, Any]:
     document = view["document"]
-    weights, holdout = document["allocation"]["weights"], document["holdout"]
-    shares = {arm["name"]: (1 - holdout) * weights[arm["name"]] for arm in document["arms"]}
-    if holdout:
-        shares[HOLDOUT_NAME] = holdout
+    return {
+        "name": document["name"],
+        "kind": document["kind"],
+        "champion": document["champion"],
+        "shadows": ", ".join(document["shadows"]),
+        "revision": view["revision"],
+    }
+
+
+def _experiment_summary(view: dict[str, Any], router: Turnout) -> dict[str, Any]:
+    document = view["document"]
     return {
         "name": document["name"],
         "endpoint": document["endpoint"],
         "state": view["state"],
-        "arms": ", ".join(f"{name} {share:.2%}" for name, share in shares.items()),
+        "kind": document["allocation"]["kind"],
+        "arms": ", ".join(_shares(view, router)),
         "traffic": f"{document['traffic']:.2%}",
         "epoch": view["epoch"],
         "revision": view["revision"],
     }
+
+
+def _shares(view: dict[str, Any], router: Turnout) -> list[str]:
+    """Return the arms with their shares, where there are any: not by context, of mixed lists, or before the start."""
+    document = view["document"]
+    names = [arm["name"] for arm in document["arms"]]
+    if document["allocation"]["kind"] not in ("split", "thompson") or view["epoch"] is None:
+        return names
+    (newest,) = router.allocation(document["name"], limit=1)
+    return [f"{name} {share:.2%}" for name, share in newest["probabilities"].items()]

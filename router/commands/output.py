@@ -10,6 +10,9 @@ from rich.table import Table
 
 from router.settings import load
 
+_WRAPPED_WIDTH = 12
+"""How narrow, in characters, a column may get so that the others need not wrap."""
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 url_option = click.option("--url", default=lambda: load().router_url, help="The router's address (TURNOUT_URL).")
 
@@ -21,12 +24,21 @@ def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, empty: str) 
     elif not rows:
         click.echo(empty)
     else:
-        table = Table(box=None, header_style="bold", pad_edge=False)
-        for name in rows[0]:
-            table.add_column(name, overflow="fold")
-        for row in rows:
-            table.add_row(*("" if value is None else str(value) for value in row.values()))
-        Console().print(table)
+        _print_table([["" if value is None else str(value) for value in row.values()] for row in rows], list(rows[0]))
+
+
+def _print_table(rows: Sequence[Sequence[str]], names: Sequence[str]) -> None:
+    """Print a table; on a narrow terminal its widest column wraps, and others only if that is not enough."""
+    console = Console()
+    widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
+    widest = widths.index(max(widths))
+    pieces = sum(widths) - widths[widest] + len(widths) + _WRAPPED_WIDTH <= console.width
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for position, name in enumerate(names):
+        table.add_column(name, overflow="fold", no_wrap=position == 0 or (pieces and position != widest))
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
 
 
 def print_json(content: Any) -> None:

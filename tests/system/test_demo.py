@@ -1,16 +1,19 @@
 """`turnout demo`, as `make demo` runs it, in a folder of its own; then again."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from sqlalchemy import create_engine, func, select
 
 import analysis
 from router.ledger import schema
-from tests.system.processes import free_port
+from tests.system.processes import Router, free_port
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
@@ -61,3 +64,22 @@ def test_demo_runs_the_whole_loop_and_then_retrains_nothing(tmp_path: Path) -> N
         assert hindsight.epochs > 1
         lists = analysis.load("boosting-vs-base-rate", source).interleaving("booked")
         assert lists["impressions"].tolist() == [FLIGHTS]
+    try_the_first_prediction(tmp_path)
+
+
+def try_the_first_prediction(folder: Path) -> None:
+    """Make README's first prediction as it stands there; its reply is what README says of it."""
+    text = Path("README.md").read_text()
+    first = re.search(r"curl -s http://127\.0\.0\.1:8400(\S+) -d '(\{.*?\})'\n", text, re.DOTALL)
+    assert first is not None
+    path, body = first.groups()
+    state = folder / "var"
+    router = Router(state, state / "registry", database=f"sqlite:///{state}/turnout.db")
+    try:
+        router.wait_until_ready()
+        reply = httpx.post(router.url + path, json=json.loads(body)).json()
+        again = httpx.post(router.url + path, json=json.loads(body)).json()
+    finally:
+        router.stop()
+    assert reply["experiment"] == "boosting-vs-logistic"
+    assert (reply["propensity"], again["arm"]) == (0.5, reply["arm"])

@@ -118,6 +118,48 @@ def test_commands_create_start_and_conclude(tmp_path: Path, registry: Path) -> N
         assert "two is concluded" in turnout("experiment", "conclude", "two", *at).stdout
 
 
+def test_lists_have_every_kind_of_experiment(running: Router) -> None:
+    at = ("--url", running.url)
+    allocations = {
+        "split": {"kind": "split", "weights": {"control": 0.9, "forest": 0.1}},
+        "thompson": {"kind": "thompson", "metric": "click"},
+        "contextual": {
+            "kind": "contextual",
+            "metric": "click",
+            "features": [{"kind": "category", "name": "origin", "values": ["JFK", "LGA"]}],
+        },
+        "interleave": {"kind": "interleave"},
+    }
+    with Turnout(running.url) as client:
+        client.create_endpoint({"name": "list", "kind": "rank", "champion": "logistic@1"})
+        for name, allocation in allocations.items():
+            client.create_experiment(
+                {
+                    "name": name,
+                    "endpoint": "list" if name == "interleave" else "delay",
+                    "arms": [{"name": "control", "model": "logistic@1"}, {"name": "forest", "model": "forest@1"}],
+                    "allocation": allocation,
+                    "metrics": [{"name": "click", "kind": "binary", "direction": "increase", "role": "primary"}],
+                }
+            )
+    drafts = json.loads(turnout("experiment", "list", "--json", *at).stdout)
+    assert {row["arms"] for row in drafts if row["name"] in allocations} == {"control, forest"}
+    for name in allocations:
+        assert turnout("experiment", "start", name, *at).returncode == 0
+    started = json.loads(turnout("experiment", "list", "--json", *at).stdout)
+    assert {row["name"]: row["arms"] for row in started if row["name"] in allocations} == {
+        "split": "control 90.00%, forest 10.00%",
+        "thompson": "control 50.00%, forest 50.00%",
+        "contextual": "control, forest",
+        "interleave": "control, forest",
+    }
+    printed = turnout("experiment", "list", *at).stdout.splitlines()
+    assert {line.split()[0] for line in printed} >= {"name", *allocations}
+    endpoints = turnout("endpoint", "list", *at).stdout.splitlines()
+    assert endpoints[1].split() == ["delay", "predict", "logistic@1", "1"]
+    assert endpoints[2].split() == ["list", "rank", "logistic@1", "1"]
+
+
 def test_commands_without_a_router_say_so() -> None:
     done = turnout("endpoint", "list", "--url", f"http://127.0.0.1:{free_port()}")
     assert done.returncode == 1
