@@ -13,6 +13,8 @@ import pandas as pd
 import vl_convert
 
 Content = Mapping[str, Any]
+Table = tuple[str, Sequence[str], Sequence[tuple[str, Sequence[str]]]]
+"""A title, the columns' names, and rows of a label and cells."""
 
 # Okabe and Ito's palette, told apart with any colour vision; what is only compared with keeps a neutral grey.
 _GREY = "#666666"
@@ -48,14 +50,11 @@ def picture_of(content: Content) -> bytes:
     return picture
 
 
-def page_of(
-    content: Content, heading: Sequence[str], columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]
-) -> str:
-    """Return the whole page: heading, charts, the table of rows (label, cells) and notes; about a megabyte."""
+def page_of(content: Content, heading: Sequence[str], tables: Sequence[Table]) -> str:
+    """Return the whole page: heading, charts, tables and notes; about a megabyte."""
     name = escape(f"Rehearsal of {content['experiment']}")
     lines = "".join(f"<p>{escape(line)}</p>" for line in heading)
     notes = "".join(f"<li>{escape(note)}</li>" for note in content["notes"])
-    table = "\n".join([_row("th", ["", *columns]), *(_row("td", [label, *cells]) for label, cells in rows)])
     # "<" inside a string of the JSON must not be able to end the script.
     specification = json.dumps(drawing(content).to_dict()).replace("<", "\\u003c")
     return (
@@ -63,7 +62,7 @@ def page_of(
         f"<style>{_STYLE}</style>\n<script>{_drawing_script()}</script></head>\n"
         f'<body>\n<h1>{name}</h1>\n{lines}\n<div class="wide" id="charts"></div>\n'
         f'<script>vegaEmbed("#charts", {specification}, {{actions: false}});</script>\n'
-        f'<div class="wide"><table>{table}</table></div>\n<ul>{notes}</ul>\n</body>\n</html>\n'
+        f"{''.join(map(_table, tables))}<ul>{notes}</ul>\n</body>\n</html>\n"
     )
 
 
@@ -156,8 +155,8 @@ def _sure(content: Content) -> Any:
         .encode(x=_day(content), y=y, color=_color("allocation", colors))
     )
     wrong = ", ".join(f"{each['allocation']} {each['sure']['wrong']['share']:.0%}" for each in allocations)
-    title = f"Runs in which the posterior was first sure of a wrong arm: {wrong}"
-    about = "Runs in which an arm's probability of being best has exceeded 0.95 so far; not a valid test"
+    title = f"When the posterior was first sure of an arm, and how often of a wrong one: {wrong}"
+    about = "Runs in which some arm's probability of being best has exceeded 0.95 so far; not a valid test"
     return line.properties(width=_WIDTH, height=150, title=_title(title, about))
 
 
@@ -202,6 +201,12 @@ def _title(text: str, about: str) -> alt.TitleParams:
         subtitleFontSize=12,
         offset=10,
     )
+
+
+def _table(table: Table) -> str:
+    title, columns, rows = table
+    lines = "\n".join([_row("th", [title, *columns]), *(_row("td", [label, *cells]) for label, cells in rows)])
+    return f'<div class="wide"><table>{lines}</table></div>\n'
 
 
 def _row(tag: str, cells: Sequence[str]) -> str:

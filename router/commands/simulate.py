@@ -15,7 +15,7 @@ from rich.table import Table
 
 from router.commands.output import json_option, print_json, read_document
 from router.commands.simulation_ledger import logged_values, stored_experiment
-from router.commands.simulation_rows import Row, aa_rows, heading, rows
+from router.commands.simulation_rows import Row, heading, tables
 from router.simulation.logged import read_csv
 from router.simulation.plans import LONGEST_DAYS, Rehearsal, read_plan
 from router.simulation.rehearsing import Effort, Option, Rehearsed, options, rehearse
@@ -149,11 +149,8 @@ def _print(result: Rehearsed) -> None:
         console = Console(width=_WIDTH)
     for line in heading(result):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    console.print(_table("", [found.allocation for found in result.allocations], rows(result)))
-    if result.all_equal:
-        console.print(
-            _table("false calls: all arms equal", [each.allocation for each in result.all_equal], aa_rows(result))
-        )
+    for title, names, lines in tables(result):
+        console.print(_table(title, names, lines))
     for note in result.notes:
         console.print(f"- {note}", style="dim", highlight=False, markup=False, soft_wrap=True)
 
@@ -176,9 +173,8 @@ def _draw(result: Rehearsed, page: Path | None, picture: Path | None) -> None:
     except ModuleNotFoundError as error:
         raise click.ClickException(f"--html and --png need pip install 'turnout[analysis]' ({error})") from error
     content = msgspec.to_builtins(result)
-    texts = (heading(result), [found.allocation for found in result.allocations], rows(result))
     if page is not None:
-        _write(page, page_of(content, *texts).encode())
+        _write(page, page_of(content, heading(result), tables(result)).encode())
     if picture is not None:
         _write(picture, picture_of(content))
 

@@ -30,6 +30,23 @@ def heading(result: Rehearsed) -> list[str]:
     ]
 
 
+class Rows(NamedTuple):
+    """A table: what it is about, if that needs saying, and a column for each of the allocations."""
+
+    title: str
+    columns: list[str]
+    rows: list[Row]
+
+
+def tables(result: Rehearsed) -> list[Rows]:
+    """Return the figures, and those of equal arms if they were played."""
+    found = [Rows("", [each.allocation for each in result.allocations], rows(result))]
+    if result.all_equal:
+        names = [each.allocation for each in result.all_equal]
+        found.append(Rows("false calls: all arms equal", names, aa_rows(result)))
+    return found
+
+
 def rows(result: Rehearsed) -> list[Row]:
     """Return all figures of the allocations."""
     found = result.allocations

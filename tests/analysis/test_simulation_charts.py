@@ -34,7 +34,7 @@ def test_titles_state_what_was_found(compared: dict[str, Any]) -> None:
     assert all(f", {name} " in regret for name in ("top-two (defaults)", "equal shares"))
     assert thompson.startswith("thompson: newer has the largest share at the end in 100%")
     assert top_two.startswith("top-two (defaults): ")
-    assert sure.startswith("Runs in which the posterior was first sure of a wrong arm: thompson ")
+    assert sure.startswith("When the posterior was first sure of an arm, and how often of a wrong one: thompson ")
 
 
 def test_a_split_alone_has_no_chart_of_shares() -> None:
@@ -64,11 +64,11 @@ def test_a_picture_is_a_png(compared: dict[str, Any]) -> None:
 
 def test_a_page_needs_no_network_and_escapes_what_it_is_given(compared: dict[str, Any]) -> None:
     hostile = {**compared, "experiment": "</script><b>", "metric": "</script>", "notes": ["a < b"]}
-    page = page_of(hostile, ["x & y"], ["thompson"], [("re<gret", ("1 ± 2",))])
+    page = page_of(hostile, ["x & y"], [("equal < arms", ["thompson"], [("re<gret", ("1 ± 2",))])])
     assert "<title>Rehearsal of &lt;/script&gt;&lt;b&gt;</title>" in page
     assert "<p>x &amp; y</p>" in page
     assert "<li>a &lt; b</li>" in page
-    assert "<tr><th></th><th>thompson</th></tr>" in page
+    assert "<tr><th>equal &lt; arms</th><th>thompson</th></tr>" in page
     assert "<tr><td>re&lt;gret</td><td>1 ± 2</td></tr>" in page
     assert page.count("</script>") == 2
     assert "src=" not in page.partition("<body>")[2]

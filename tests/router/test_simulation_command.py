@@ -62,10 +62,12 @@ def test_json_is_the_whole_result_and_nothing_else(file: Path) -> None:
 
 def test_a_page_and_a_picture_are_written(file: Path, tmp_path: Path) -> None:
     page, picture = tmp_path / "page.html", tmp_path / "charts.png"
-    ran = _run(file, *QUICK, "--html", page, "--png", picture)
+    ran = _run(file, *QUICK, "--aa", "--html", page, "--png", picture)
     assert ran.exit_code == 0
     assert f"written to {page}" in ran.stderr
-    assert page.read_text().startswith("<!doctype html>")
+    text = page.read_text()
+    assert text.startswith("<!doctype html>")
+    assert all(title in ran.stdout and title in text for title in ("regret against", "false calls: all arms equal"))
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
