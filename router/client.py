@@ -26,7 +26,25 @@ class ApiError(Exception):
 
 _JSON = {"Content-Type": "application/json"}
 
-_encode = msgspec.json.Encoder().encode
+
+def _plain(value: object) -> object:
+    """Return what a scalar of numpy or another array library is in plain Python."""
+    item = getattr(value, "item", None)
+    try:
+        plain = item() if callable(item) else value
+    except (TypeError, ValueError):
+        plain = value
+    # A subclass would come back here for ever.
+    if type(plain) in (str, int, float, bool):
+        return plain
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    raise TypeError(
+        f"{kind} is no JSON value; convert it first: a number to float or int, a time to text by .isoformat(), a list "
+        "by .tolist(), a row by .to_dict(), what is missing to None"
+    )
+
+
+_encode = msgspec.json.Encoder(enc_hook=_plain).encode
 
 
 class _Call(NamedTuple):

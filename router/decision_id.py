@@ -19,6 +19,7 @@ _NOT_OURS = (
     "its signature is not ours; send the id exactly as predict returned it, or put the secret that signed it back into "
     "TURNOUT_SECRET if that was rotated too early"
 )
+_NO_ID = "it is no decision id of this router; send the id exactly as predict or rank returned it"
 _VERSION = 1
 _MAC_SIZE = 8
 _BODY_SIZE = SIZE - _MAC_SIZE
@@ -82,9 +83,8 @@ class Signer:
             InvalidDecisionId: It is not 44 characters of the alphabet, of another version, or not signed by us.
         """
         raw = decode(text)
-        version = raw[6] >> 4
-        if version != _VERSION:
-            raise InvalidDecisionId(text, f"it has version {version}; this router writes version {_VERSION}")
+        if raw[6] >> 4 != _VERSION:
+            raise InvalidDecisionId(text, _NO_ID)
         if not self.signed(raw):
             raise InvalidDecisionId(text, _NOT_OURS)
         return raw, unpack(raw)

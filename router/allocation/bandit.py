@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from analysis.statistics.linear import Regression, weight_posteriors
-from router.allocation.contextual import ArmPosterior, Policy, arm_posterior
+from router.allocation.contextual import ArmPosterior, Policy, arm_posterior, check_context
 from router.allocation.evidence import Evidence
 from router.allocation.tables import live_counts
 from router.allocation.thompson import probabilities
@@ -66,7 +66,12 @@ class Contexts:
         metric = document.metric(basis.allocation.metric)
         self._policy = Policy(basis.allocation, metric.direction, basis.posteriors)
         self._basis = basis
+        self._features = basis.allocation.features
         self._arms = len(document.arms)
+
+    def check(self, context: Context) -> None:
+        """Raise InvalidRequest if an attribute that the arms are drawn by is of another type than its feature."""
+        check_context(self._features, context)
 
     def counts(self, context: Context) -> dict[int, int]:
         """Return the buckets of every number, in their order on the line, for a request with this context."""

@@ -6,7 +6,7 @@ where they sample, so that every decision's propensity is known; what an epoch s
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 import numpy as np
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from analysis.statistics.best_arm import normal_best_probabilities
 from analysis.statistics.linear import Weights
 from router.allocation.thompson import Direction, shares
-from router.documents import AnyFeature, Contextual, NumberFeature
+from router.documents import AnyFeature, Contextual, NumberFeature, shown
+from router.errors import InvalidRequest
 
 Floats = NDArray[np.float64]
 
@@ -48,6 +49,20 @@ def encode(features: Sequence[AnyFeature], context: Mapping[str, Any]) -> Floats
     for feature in features:
         row.extend(_encoded(feature, context.get(feature.name)))
     return np.array(row)
+
+
+def check_context(features: Sequence[AnyFeature], context: Mapping[str, Any]) -> None:
+    """Check that what a client sends can be what the features say; what is missing or unknown is no mistake.
+
+    Raises:
+        InvalidRequest: With the first attribute of another type, its value and the remedy.
+    """
+    for feature in features:
+        value = context.get(feature.name)
+        if value is not None and not _fits(feature, value):
+            give = "a number" if isinstance(feature, NumberFeature) else f"a text, such as {shown(feature.values[0])}"
+            field = f"context.{feature.name}"
+            raise InvalidRequest(f"{field}: here stands {shown(value)}; give {give}, or leave it out", field=field)
 
 
 class Policy:
@@ -91,12 +106,16 @@ def _encoded(feature: AnyFeature, value: object) -> Iterator[float]:
         yield from (float(value == each) for each in feature.values)
 
 
+def _fits(feature: AnyFeature, value: object) -> bool:
+    return _is_number(value) if isinstance(feature, NumberFeature) else isinstance(value, str)
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _scaled(value: object, low: float, high: float) -> float:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or (isinstance(value, float) and math.isnan(value))
-    ):
+    if not _is_number(value) or (isinstance(value, float) and math.isnan(value)):
         return 0.0
     clipped = min(max(value, low), high)
     # Halves, because the distance between two floats can be too large for a float.

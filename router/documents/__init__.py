@@ -12,7 +12,7 @@ from router.documents.allocations import (
     Thompson,
     columns_of,
 )
-from router.documents.base import Document, Name, split_path
+from router.documents.base import GIVE, Document, Name, split_path
 from router.documents.checks import check_endpoint, check_experiment
 from router.documents.experiments import (
     HOLDOUT_NAME,
@@ -23,6 +23,7 @@ from router.documents.experiments import (
     Endpoint,
     Experiment,
 )
+from router.documents.malformed import Fault, fault_at, fault_in, shown
 from router.documents.metrics import (
     LARGEST_VALUE,
     AnyMetric,
@@ -33,6 +34,7 @@ from router.documents.metrics import (
 )
 
 __all__ = [
+    "GIVE",
     "HOLDOUT_NAME",
     "INTERLEAVED_NAME",
     "LARGEST_VALUE",
@@ -49,6 +51,7 @@ __all__ = [
     "Document",
     "Endpoint",
     "Experiment",
+    "Fault",
     "Interleave",
     "Name",
     "NumberFeature",
@@ -60,5 +63,8 @@ __all__ = [
     "check_endpoint",
     "check_experiment",
     "columns_of",
+    "fault_at",
+    "fault_in",
+    "shown",
     "split_path",
 ]

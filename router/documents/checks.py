@@ -97,12 +97,12 @@ def _allocation_contradictions(experiment: Experiment, kind: str) -> Iterator[tu
 
 
 def _weight_contradictions(names: Sequence[str], weights: Mapping[str, float]) -> Iterator[tuple[str, str]]:
-    for name in names:
-        if name not in weights:
-            yield "allocation.weights", f"arm {name!r} has no weight; give it one (0 is allowed)"
     for name in weights:
         if name not in names:
             yield "allocation.weights", f"{name!r} is not an arm; arms: {', '.join(names)}"
+    for name in names:
+        if name not in weights:
+            yield "allocation.weights", f"arm {name!r} has no weight; give it one (0 is allowed)"
     total = math.fsum(weights.values())
     if abs(total - 1.0) > 1e-9:
         yield "allocation.weights", f"the weights sum to {total:.10g}; they must sum to 1"

@@ -6,7 +6,7 @@ import msgspec
 from litestar import Request
 from litestar.datastructures import State
 
-from router.documents import split_path
+from router.documents import fault_in
 from router.errors import InvalidDocument
 from router.keys import Caller
 
@@ -17,12 +17,8 @@ class StrictRequest(Request[Any, Caller, State]):
     async def json(self) -> Any:
         """Return the decoded body, or raise InvalidDocument naming the field."""
         expected = self.route_handler.parsed_data_field
+        body, type_ = await self.body(), Any if expected is None else expected.annotation
         try:
-            return msgspec.json.decode(await self.body(), type=Any if expected is None else expected.annotation)
-        except msgspec.ValidationError as error:
-            message, field = split_path(error)
-            raise InvalidDocument(f"{field or 'the document'}: {message}", field=field) from None
+            return msgspec.json.decode(body, type=type_)
         except msgspec.DecodeError as error:
-            raise InvalidDocument(
-                f"the body is not valid JSON: {error}; NaN and Infinity are not JSON either"
-            ) from None
+            raise fault_in(body, error, type_).error(InvalidDocument, "the document") from None

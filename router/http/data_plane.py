@@ -22,10 +22,11 @@ _WHITESPACE = b" \t\r\n"
 
 
 class ReceiptView(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What became of one outcome."""
+    """What became of one outcome; `field` names what is wrong with one that is rejected, where it can."""
 
     status: str
     reason: str | None = None
+    field: str | None = None
 
 
 class ReceiptsView(msgspec.Struct, frozen=True):

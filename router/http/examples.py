@@ -145,7 +145,12 @@ _OUTCOME = Schema(
             type=[OpenAPIType.NUMBER, OpenAPIType.BOOLEAN, OpenAPIType.NULL],
             description="What was observed; null, with a version, retracts what was said before.",
         ),
-        "item": Schema(type=OpenAPIType.INTEGER, minimum=0, maximum=_LARGEST_INTEGER, default=0),
+        "item": Schema(
+            type=OpenAPIType.INTEGER,
+            minimum=0,
+            maximum=_LARGEST_INTEGER,
+            description="The row of the decision's inputs, 0 unless said; of a list, the candidate: required.",
+        ),
         "at": Schema(type=[OpenAPIType.STRING, OpenAPIType.NULL], description="RFC 3339 time with offset."),
         "id": Schema(type=[OpenAPIType.STRING, OpenAPIType.NULL], min_length=1, max_length=128),
         "version": Schema(
@@ -164,6 +169,7 @@ _RECEIPT = Schema(
     properties={
         "status": Schema(type=OpenAPIType.STRING, enum=["accepted", "duplicate", "rejected"]),
         "reason": _STRING,
+        "field": _STRING,
     },
 )
 _RECEIPTS = Schema(

@@ -14,6 +14,7 @@ from litestar.status_codes import HTTP_200_OK, HTTP_304_NOT_MODIFIED, HTTP_400_B
 from router.assignment.audience import Context
 from router.assignment.hashing import BUCKETS
 from router.decision_id import encode
+from router.documents import fault_at
 from router.errors import NotFound
 from router.http.access import needs
 from router.http.problems import Problem
@@ -154,7 +155,8 @@ def _subject(body: bytes) -> _Subject | _Refusal:
     try:
         return _Subject(msgspec.convert(key, Unit), _attributes(context))
     except msgspec.ValidationError as error:
-        return _Refusal("INVALID_CONTEXT", f"context.{_TARGETING_KEY}: {error}")
+        fault = fault_at(key, error, Unit).within(f"context.{_TARGETING_KEY}")
+        return _Refusal("INVALID_CONTEXT", str(fault.error()))
 
 
 def _attributes(context: Mapping[str, Any]) -> Context:

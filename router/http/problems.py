@@ -12,6 +12,7 @@ from litestar.exceptions import HTTPException, ValidationException
 
 from models import errors as model_errors
 from router import errors
+from router.documents import Fault, fault_at
 
 STATUS: dict[type[Exception], HTTPStatus] = {
     errors.InvalidRequest: HTTPStatus.BAD_REQUEST,
@@ -74,12 +75,13 @@ def from_known_error(_: Request[Any, Any, Any], error: Exception) -> Response[Pr
     return problem(status, str(error), _code(type(error)), field=field, headers=_headers(error, status))
 
 
-def from_http_exception(_: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
-    """Answer what Litestar raised: unknown path or method, body too large, a document that does not fit its type."""
+def from_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
+    """Answer what Litestar raised: unknown path or method, body too large or empty, a parameter of another type."""
     status = HTTPStatus(error.status_code)
     if isinstance(error, ValidationException) and isinstance(error.extra, list):
-        details = "; ".join(f"{item.get('key', 'body')}: {item['message']}" for item in error.extra)
-        return problem(status, details or error.detail, "invalid-request")
+        faults = [_fault(request, item) for item in error.extra]
+        details = "; ".join(str(fault.error()) for fault in faults)
+        return problem(status, details or error.detail, "invalid-request", field=faults[0].field if faults else None)
     return problem(status, error.detail or status.phrase, _slug(status.phrase), headers=error.headers)
 
 
@@ -105,6 +107,14 @@ HANDLERS: dict[type[Exception] | int, Any] = {
     HTTPException: from_http_exception,
     Exception: from_bug,
 }
+
+
+def _fault(request: Request[Any, Any, Any], item: Mapping[str, str]) -> Fault:
+    """Return what is wrong with a parameter of the query, or with a body, which Litestar reads unless it is empty."""
+    if item.get("source") == "body":
+        return Fault(None, "it is empty; send a document in JSON")
+    key = item.get("key", "")
+    return fault_at(request.query_params.get(key), msgspec.ValidationError(item["message"]), Any).within(key)
 
 
 def _headers(error: Exception, status: HTTPStatus) -> dict[str, str]:

@@ -32,6 +32,7 @@ from router.ledger.restoring import Taken, note_taken, restore
 from router.ledger.statements import among, insert_missing, lock_outcomes
 from router.ledger.statistics import MS_PER_MINUTE, OUTCOMES_SHARD, Statistic, add_statistics
 
+_NAME_ONE = "name a candidate by the `item` that the reply has for it"
 _Key = tuple[str, int]
 _Statements = dict[Item, dict[_Key, Stated]]
 _Known = Mapping[bytes, Decided]
@@ -235,20 +236,24 @@ def _occurred_ms(observation: Observation, said: Mapping[_Key, Stated]) -> int:
 def _receipt(
     observation: Observation, said: Mapping[_Key, Stated], decided: Decided | None, folded: Sequence[Fold]
 ) -> Receipt:
+    if decided is not None and decided.shown is not None and not observation.itemised:
+        return Receipt("rejected", f"item is missing: the decision is a list, so {_NAME_ONE}", "item")
     known = said.get((observation.outcome_id, observation.version))
     if known is not None:
         return DUPLICATE if known.value == observation.value else _contradiction(observation, known.value)
     if decided is not None and not decided.has(observation.item):
         return Receipt(
-            "rejected", f"item {observation.item} is out of range: the decision has {len(decided.predictions)} input(s)"
+            "rejected", f"item {observation.item} is out of range: the decision has {_items(decided)}", "item"
         )
     if decided is not None and not decided.counts(observation.item, folded):
-        return Receipt(
-            "rejected",
-            f"item {observation.item} was not shown, so that no {observation.metric!r} can have come of it; name a "
-            "candidate by the `item` that the reply has for it",
-        )
+        nothing = f"no {observation.metric!r} can have come of it"
+        return Receipt("rejected", f"item {observation.item} was not shown, so that {nothing}; {_NAME_ONE}", "item")
     return ACCEPTED
+
+
+def _items(decided: Decided) -> str:
+    count, what = len(decided.predictions), "input" if decided.shown is None else "candidate"
+    return f"1 {what}, which is item 0" if count == 1 else f"{count} {what}s, 0 to {count - 1}"
 
 
 def _contradiction(observation: Observation, recorded: float | None) -> Receipt:

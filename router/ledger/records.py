@@ -73,6 +73,8 @@ class Observation(NamedTuple):
     occurred_ms: int
     dated: bool = True
     """Whether its sender said when it happened; if not, a correction happened when what it corrects did."""
+    itemised: bool = True
+    """Whether its sender said which item it is about; if not, it is the first, unless the decision is a list."""
 
     @property
     def about(self) -> Item:
@@ -81,10 +83,11 @@ class Observation(NamedTuple):
 
 
 class Receipt(NamedTuple):
-    """What became of one outcome."""
+    """What became of one outcome; `field` names what is wrong with one that is rejected, where it can."""
 
     status: Literal["accepted", "duplicate", "rejected"]
     reason: str | None = None
+    field: str | None = None
 
 
 ACCEPTED = Receipt("accepted")

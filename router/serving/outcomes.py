@@ -9,7 +9,7 @@ import msgspec
 
 from analysis.statistics.scores import PROBABILITY_SCORES
 from router.decision_id import DecisionId, Signer
-from router.documents import LARGEST_VALUE, BinaryMetric, Experiment, Name, ScoreMetric, split_path
+from router.documents import GIVE, LARGEST_VALUE, BinaryMetric, Experiment, Name, ScoreMetric, fault_in
 from router.errors import InvalidRequest, RequestTooLarge, StaleRoutes
 from router.ledger.records import Observation, Receipt, decided_ms
 from router.ledger.writer import LedgerWriter
@@ -19,6 +19,7 @@ from router.serving.routes import Routes
 Checked = TypeVar("Checked")
 
 _CLOCK_TOLERANCE_MS = 300_000
+_TIME = 'an RFC 3339 time with its offset, such as "2026-03-01T09:30:00Z"'
 
 
 class PostedOutcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -28,9 +29,9 @@ class PostedOutcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metric: Name
     value: float | bool | None
     """A finite number; true and false count as 1 and 0. With a `version`, null retracts what was said before."""
-    item: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = 0
-    """The row of the decision's inputs that it is about."""
-    at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+    item: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | msgspec.UnsetType = msgspec.UNSET
+    """The row of the decision's inputs that it is about, the first unless said; of a list, the candidate: required."""
+    at: Annotated[datetime, msgspec.Meta(tz=True, extra={GIVE: _TIME})] | None = None
     """When it happened: unless said now, or with a version, when what it corrects did."""
     id: Key | None = None
     """Tells apart several outcomes of one decision, metric and item."""
@@ -68,13 +69,13 @@ class OutcomeRecorder:
         try:
             row = self._row.decode(body)
         except msgspec.DecodeError as error:
-            raise _invalid(error) from None
+            raise fault_in(body, error, PostedOutcome).error(whole="the outcome") from None
         observation = (await self._with_fresh_routes(lambda: [self._observation(row)]))[0]
         receipt = (await self._writer.observe([observation]))[0]
         receipt = self._noted(observation, receipt)
         self._counts[receipt.status] += 1
         if receipt.status == "rejected":
-            raise InvalidRequest(receipt.reason or "rejected")
+            raise InvalidRequest(receipt.reason or "rejected", field=receipt.field)
         return receipt
 
     async def record_many(self, body: bytes) -> list[Receipt]:
@@ -103,7 +104,7 @@ class OutcomeRecorder:
         try:
             raw_rows = self._raw_rows.decode(body)
         except msgspec.DecodeError as error:
-            raise _invalid(error) from None
+            raise fault_in(body, error, self._raw_rows.type).error() from None
         try:
             return self._rows.decode(body)
         except msgspec.ValidationError:
@@ -113,13 +114,13 @@ class OutcomeRecorder:
         try:
             return self._row.decode(raw)
         except msgspec.DecodeError as error:
-            return Receipt("rejected", str(_invalid(error)))
+            return _rejected(fault_in(raw, error, PostedOutcome).error(whole="the outcome"))
 
     def _check(self, row: PostedOutcome) -> Observation | Receipt:
         try:
             return self._observation(row)
         except InvalidRequest as error:
-            return Receipt("rejected", str(error))
+            return _rejected(error)
 
     def _observation(self, row: PostedOutcome) -> Observation:
         """Return what to store, or raise InvalidRequest naming the field."""
@@ -130,7 +131,7 @@ class OutcomeRecorder:
         return Observation(
             decision_id=raw,
             metric=row.metric,
-            item=row.item,
+            item=0 if row.item is msgspec.UNSET else row.item,
             outcome_id=row.id or "",
             version=row.version,
             value=_checked_value(row),
@@ -138,6 +139,7 @@ class OutcomeRecorder:
             arm=decision.arm if decision.is_drawn else None,
             occurred_ms=now_ms if row.at is None else _occurred(row.at, decision.decided_ms, now_ms),
             dated=row.at is not None,
+            itemised=row.item is not msgspec.UNSET,
         )
 
     def _noted(self, observation: Observation, receipt: Receipt) -> Receipt:
@@ -164,6 +166,10 @@ class OutcomeRecorder:
             raise InvalidRequest(_unknown_metric(record.document, row.metric), field="metric")
         if row.value not in (0, 1, None) and any(_needs_zero_or_one(metric) for metric in fed):
             raise InvalidRequest(f"{row.metric!r} takes 0 or 1, not {row.value!r}", field="value")
+
+
+def _rejected(error: InvalidRequest) -> Receipt:
+    return Receipt("rejected", str(error), error.field)
 
 
 def _needs_zero_or_one(metric: Any) -> bool:
@@ -204,10 +210,3 @@ def _occurred(at: datetime, decided_ms: int, now_ms: int) -> int:
     if occurred_ms > now_ms + _CLOCK_TOLERANCE_MS:
         raise InvalidRequest(f"at {at.isoformat()} lies in the future; check the sender's clock", field="at")
     return occurred_ms
-
-
-def _invalid(error: msgspec.DecodeError) -> InvalidRequest:
-    if not isinstance(error, msgspec.ValidationError):
-        return InvalidRequest(f"the body is not valid JSON: {error}; NaN and Infinity are not JSON either")
-    message, field = split_path(error)
-    return InvalidRequest(f"{field or 'the outcome'}: {message}", field=field)

@@ -115,7 +115,7 @@ class Predictor:
         try:
             return route.decoder.decode(body)
         except msgspec.DecodeError as error:
-            raise explain_invalid_request(body, error, route.signature) from None
+            raise explain_invalid_request(body, error, route.decoder, route.signature) from None
 
     def _check_size(self, route: EndpointRoute, rows: int) -> None:
         what = "candidates" if route.kind == "rank" else "inputs"
@@ -127,6 +127,8 @@ class Predictor:
 
     async def _assign(self, route: EndpointRoute, unit: str, context: Context, nonce: bytes) -> Assignment | None:
         drawn = assign(route, unit, context, nonce)
+        if drawn is not None and drawn.experiment.contexts is not None:
+            drawn.experiment.contexts.check(context)
         return drawn if drawn is None or not drawn.experiment.sticky else await self._sticky.first(drawn, unit)
 
     async def _replay(self, stored: DecisionRow, row: DecisionRow) -> Answered:

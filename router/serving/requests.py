@@ -1,6 +1,5 @@
 """The predict request of an endpoint, decoded straight into a type made from its signature, and its reply."""
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Annotated, Any
 
@@ -8,17 +7,21 @@ import msgspec
 
 from models.signature import Signature, input_struct
 from router.assignment.audience import Scalar
-from router.documents import split_path
+from router.documents import GIVE, fault_in
 from router.errors import InvalidInput, InvalidRequest
 
 FORCED_ARM_HEADER = "X-Turnout-Arm"
 """Names the arm to use instead of drawing one, as `arm` or `experiment/arm`."""
 
-# PostgreSQL stores no NUL in a text.
-_NO_NUL = r"^[^\x00]*$"
 
-Unit = Annotated[str, msgspec.Meta(min_length=1, max_length=512, pattern=_NO_NUL)]
-Key = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=_NO_NUL)]
+def _text(longest: int) -> msgspec.Meta:
+    """Return what a text has to be; PostgreSQL stores no NUL in it."""
+    give = f"a text without NUL, of 1 to {longest} characters"
+    return msgspec.Meta(min_length=1, max_length=longest, pattern=r"^[^\x00]*$", extra={GIVE: give})
+
+
+Unit = Annotated[str, _text(512)]
+Key = Annotated[str, _text(128)]
 Length = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
 Context = dict[Annotated[str, msgspec.Meta(max_length=128)], Scalar]
 
@@ -103,31 +106,14 @@ def request_decoder(signature: Signature) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(request)
 
 
-def explain_invalid_request(body: bytes, error: msgspec.DecodeError, signature: Signature) -> InvalidRequest:
-    """Return the error to answer with: field, the value found there and what the endpoint expects."""
+def explain_invalid_request(
+    body: bytes, error: msgspec.DecodeError, decoder: msgspec.json.Decoder[Any], signature: Signature
+) -> InvalidRequest:
+    """Return the error to answer with: the field, the value found there, and what the endpoint takes."""
+    fault = fault_in(body, error, decoder.type)
     if not isinstance(error, msgspec.ValidationError):
-        return InvalidRequest(f"the body is not valid JSON: {error}; NaN and Infinity are not JSON either")
-    message, field = split_path(error)
-    found = _describe_value(body, field)
-    expected = ", ".join(f"{feature.name} ({feature.kind})" for feature in signature.features)
-    remedy = f"; the endpoint takes {expected}" if (field or "").startswith("inputs") else ""
-    return InvalidInput(f"{message}{found}{remedy}", field=field)
-
-
-def _describe_value(body: bytes, field: str | None) -> str:
-    """Return what stands at msgspec's path `field`, for the message; empty where that cannot be said."""
-    try:
-        value: Any = msgspec.json.decode(body)
-        for part in _parts(field or ""):
-            value = value[part]
-    except (msgspec.DecodeError, RecursionError, KeyError, IndexError, TypeError):
-        return ""
-    if isinstance(value, dict | list):
-        return ""
-    shown = msgspec.json.encode(value).decode()
-    return f" (got {shown if len(shown) <= 80 else shown[:77] + '...'})"
-
-
-def _parts(field: str) -> Sequence[str | int]:
-    parts = field.replace("[", ".[").split(".")
-    return [int(part[1:-1]) if part[1:-1].isdigit() and part.startswith("[") else part for part in parts if part]
+        return fault.error()
+    if (fault.field or "").startswith(("inputs", "candidates")):
+        kinds = {feature.name: f"{feature.name} ({feature.kind})" for feature in signature.features}
+        fault = fault._replace(known=tuple(kinds.get(name, name) for name in fault.known))
+    return fault.error(InvalidInput)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -19,9 +18,9 @@ from router.documents import (
     RatioMetric,
     ScoreMetric,
     check_experiment,
+    fault_at,
 )
 from router.errors import InvalidDocument
-from router.simulation.malformed import explained
 
 Probability = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Positive = Annotated[float, msgspec.Meta(gt=0.0)]
@@ -115,7 +114,7 @@ def read_plan(content: Any, stored: Callable[[str], Experiment]) -> Rehearsal:
     try:
         plan = msgspec.convert(content, Plan)
     except msgspec.ValidationError as error:
-        raise _refused(*explained(content, error, partial(msgspec.convert, type=Plan))) from None
+        raise fault_at(content, error, Plan).error(InvalidDocument, "the plan") from None
     document = stored(plan.experiment) if isinstance(plan.experiment, str) else plan.experiment
     _check_document(document)
     for field, message in _contradictions(document, plan.world):

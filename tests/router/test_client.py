@@ -1,6 +1,9 @@
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from models.registry import Registry
@@ -118,3 +121,30 @@ def test_an_error_carries_the_problem(url: str) -> None:
 def test_ready_is_false_while_nobody_answers() -> None:
     with Turnout("http://127.0.0.1:9") as client:
         assert not client.ready()
+
+
+def test_numbers_of_numpy_are_sent_as_plain_ones(url: str) -> None:
+    row = {"distance": np.float64(100.0), "carrier": np.str_("B6"), "wind": np.float32("nan")}
+    frame = pd.DataFrame({"distance": [100], "carrier": ["B6"], "wind": [3.5]})
+    with Turnout(url) as client:
+        first = client.predict("delay", unit="u", inputs=row, context={"weekend": np.bool_(True), "hour": np.int8(7)})
+        stored = client.decision(first["decision_id"])
+        assert stored["inputs"] == [{"distance": 100.0, "carrier": "B6", "wind": None}]
+        assert stored["context"] == {"weekend": True, "hour": 7}
+        plain = client.predict("delay", unit="u", inputs=INPUTS)
+        assert client.predict("delay", unit="u", inputs=dict(frame.iloc[0]))["prediction"] == plain["prediction"]
+
+
+class Text(str):
+    """A text of a type that only its maker knows."""
+
+
+@pytest.mark.parametrize(
+    "value", [pd.Series({"a": 1, "b": 2}), np.array([1.0, 2.0]), pd.NA, 1j, np.complex64(1j), Text("a")]
+)
+def test_what_is_no_json_is_refused_with_a_remedy(value: Any) -> None:
+    with (
+        Turnout("http://127.0.0.1:9") as client,
+        pytest.raises(TypeError, match=f"{type(value).__qualname__} is no JSON value; convert it first"),
+    ):
+        client.predict("delay", unit="u", inputs=value)

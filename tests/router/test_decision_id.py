@@ -58,7 +58,7 @@ def test_parse_refuses_any_changed_character(decision: DecisionId, position: int
         ("-" * 43, "has 43 characters"),
         ("/" * TEXT_SIZE, "characters that no decision id has"),
         ("é" * TEXT_SIZE, "characters that no decision id has"),
-        ("-" * TEXT_SIZE, "version 0"),
+        ("-" * TEXT_SIZE, "it is no decision id of this router"),
     ],
 )
 def test_parse_says_what_is_wrong(text: str, reason: str) -> None:

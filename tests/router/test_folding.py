@@ -213,7 +213,19 @@ def test_an_item_out_of_range_is_rejected(engine: Engine) -> None:
     row = decision(predictions="[0.5,0.5]")
     store(engine, row)
     receipt = record(engine, outcome(row, item=2))[0]
-    assert receipt == Receipt("rejected", "item 2 is out of range: the decision has 2 input(s)")
+    assert receipt == Receipt("rejected", "item 2 is out of range: the decision has 2 inputs, 0 to 1", "item")
+
+
+def test_an_outcome_of_a_list_names_its_item(engine: Engine) -> None:
+    row, first = listed(), decision()
+    store(engine, row, first)
+    silent = outcome(row, item=0)._replace(itemised=False)
+    assert record(engine, silent)[0] == Receipt(
+        "rejected",
+        "item is missing: the decision is a list, so name a candidate by the `item` that the reply has for it",
+        "item",
+    )
+    assert record(engine, outcome(first, item=0)._replace(itemised=False))[0].status == "accepted"
 
 
 def listed(**fields: Any) -> DecisionRow:

@@ -236,6 +236,24 @@ def test_the_context_decides(client: Client, settings: Settings, registry: Regis
     assert any(": propensity: " in failure for failure in found)
 
 
+@pytest.mark.parametrize(
+    ("context", "field", "message"),
+    [
+        ({"origin": "JFK", "hour": "noon"}, "context.hour", 'here stands "noon"; give a number, or leave it out'),
+        ({"hour": True}, "context.hour", "here stands true; give a number, or leave it out"),
+        ({"origin": 5}, "context.origin", 'here stands 5; give a text, such as "JFK", or leave it out'),
+    ],
+)
+def test_a_context_of_another_type_is_refused(
+    client: Client, settings: Settings, context: dict[str, Any], field: str, message: str
+) -> None:
+    start(client, CONTEXTUAL)
+    found = call(client, "POST", "endpoints/delay/predict", {"unit": "u", "inputs": INPUTS, "context": context}, 400)
+    assert (found["field"], found["detail"]) == (field, f"{field}: {message}")
+    assert decide(client, origin="elsewhere", other=5)["experiment"] == "bandit"
+    assert problems(settings) == []
+
+
 def test_contexts_of_silent_decisions_count_where_there_is_a_default(client: Client, settings: Settings) -> None:
     start(client, CONTEXTUAL, metrics=[{**CLICK, "default": 0, "window_s": 60}])
     for number in range(10):

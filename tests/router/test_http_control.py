@@ -214,9 +214,27 @@ def test_concluded_experiment_cannot_change(client: Client) -> None:
             None,
             "no model away@1",
         ),
+        (
+            {"allocation": {"kind": "split", "weights": {"control": 0.5, "forest": 0.5}}},
+            400,
+            "allocation.weights",
+            "'forest' is not an arm; arms: control, too",
+        ),
+        (
+            {"allocation": {"kind": "split", "weights": {"control": "half", "too": 0.5}}},
+            400,
+            "allocation.weights.control",
+            'here stands "half"; give a number',
+        ),
+        ({"arm": []}, 400, "arm", "there is no such field; did you mean arms? (fields here: name, endpoint, arms, "),
         ({"endpoint": "nowhere"}, 404, None, "there is no endpoint 'nowhere'; known endpoints: delay"),
-        ({"allocation": {"kind": "coin"}}, 400, "allocation.kind", "Invalid value 'coin'"),
-        ({"traffic": "0.5"}, 400, "traffic", "Expected `float`, got `str`"),
+        (
+            {"allocation": {"kind": "coin"}},
+            400,
+            "allocation.kind",
+            'here stands "coin"; give split, thompson, contextual or interleave',
+        ),
+        ({"traffic": "0.5"}, 400, "traffic", 'here stands "0.5"; give a number'),
         ({"sticky": True, "randomise": "request"}, 400, "sticky", "set randomise to 'unit' or sticky to false"),
     ],
 )
@@ -227,6 +245,24 @@ def test_experiment_of_a_bad_document_is_a_problem(
     assert message in found["detail"]
     assert found.get("field") == field
     assert client.get("/v1/experiments").json() == []
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "reason"),
+    [
+        ("limit=many", "limit", 'here stands "many"; give a whole number'),
+        ("limit=0", "limit", 'here stands "0"; give a whole number >= 1'),
+        ("before=x", "before", 'here stands "x"; give a whole number or null'),
+    ],
+)
+def test_a_parameter_of_another_type_is_a_problem(client: Client, query: str, field: str, reason: str) -> None:
+    found = client.get(f"/v1/audit?{query}").json()
+    assert (found["status"], found["field"], found["detail"]) == (400, field, f"{field}: {reason}")
+
+
+def test_an_empty_body_is_a_problem(client: Client) -> None:
+    found = client.post("/v1/endpoints").json()
+    assert (found["status"], found["detail"]) == (400, "the body: it is empty; send a document in JSON")
 
 
 def test_experiment_name_is_taken(client: Client) -> None:

@@ -73,7 +73,7 @@ def test_an_evaluation_is_an_exposure_with_one_item_that_nobody_predicted(client
     outcomes.append({"decision_id": decision_id, "metric": "click", "value": 1, "item": 1})
     receipts = client.post("/v1/outcomes", json=outcomes).json()["receipts"]
     assert [each["status"] for each in receipts] == ["accepted", "accepted", "rejected"]
-    assert "out of range: the decision has 1 input(s)" in receipts[2]["reason"]
+    assert "out of range: the decision has 1 input, which is item 0" in receipts[2]["reason"]
 
 
 def test_exposures_and_their_outcomes_are_verified(settings: Settings, registry: Registry) -> None:

@@ -266,24 +266,48 @@ without_wind = {name: value for name, value in INPUTS.items() if name != "wind"}
         (b"{", None, "not valid JSON"),
         (b"", None, "not valid JSON"),
         (b'{"unit": "u", "inputs": {"distance": NaN}}', None, "not valid JSON"),
-        ([], None, "Expected `object`, got `array`"),
-        ({"inputs": INPUTS}, None, "missing required field `unit`"),
-        ({"unit": "", "inputs": INPUTS}, "unit", "length >= 1"),
-        ({"unit": 7, "inputs": INPUTS}, "unit", "Expected `str`, got `int` (got 7)"),
-        ({"unit": "u"}, None, "missing required field `inputs`"),
-        ({"unit": "u", "inputs": INPUTS, "input": 1}, None, "unknown field `input`"),
+        ([], None, "the body: here stands []; give an object"),
+        (
+            {"inputs": INPUTS},
+            "unit",
+            "it is missing; give a text without NUL, of 1 to 512 characters (fields here: unit, ",
+        ),
+        ({"unit": "", "inputs": INPUTS}, "unit", 'here stands ""; give a text without NUL, of 1 to 512 characters'),
+        ({"unit": 7, "inputs": INPUTS}, "unit", "here stands 7; give a text"),
+        ({"unit": "u"}, "inputs", "it is missing; add it"),
+        (
+            {"unit": "u", "inputs": INPUTS, "input": 1},
+            "input",
+            "there is no such field; did you mean inputs? (fields here: ",
+        ),
         ({"unit": "u", "inputs": []}, "inputs", "the list of inputs is empty"),
-        ({"unit": "u", "inputs": without_wind}, "inputs", "missing required field `wind`"),
-        ({"unit": "u", "inputs": {**INPUTS, "speed": 1}}, "inputs", "unknown field `speed`"),
-        ({"unit": "u", "inputs": {**INPUTS, "distance": "far"}}, "inputs.distance", 'got `str` (got "far")'),
-        ({"unit": "u", "inputs": {**INPUTS, "distance": None}}, "inputs.distance", "got `null`"),
-        ({"unit": "u", "inputs": {**INPUTS, "distance": True}}, "inputs.distance", "got `bool`"),
-        ({"unit": "u", "inputs": {**INPUTS, "carrier": 6}}, "inputs.carrier", "Expected `str`"),
-        ({"unit": "u", "inputs": [INPUTS, {**INPUTS, "distance": "x"}]}, "inputs[1].distance", 'got `str` (got "x")'),
+        ({"unit": "u", "inputs": without_wind}, "inputs.wind", "it is missing; add it"),
+        ({"unit": "u", "inputs": {**INPUTS, "speed": 1}}, "inputs.speed", "there is no such field; remove it"),
+        ({"unit": "u", "inputs": {**INPUTS, "distance": "far"}}, "inputs.distance", 'here stands "far"; give a number'),
+        ({"unit": "u", "inputs": {**INPUTS, "distance": None}}, "inputs.distance", "here stands null; give a number"),
+        ({"unit": "u", "inputs": {**INPUTS, "distance": True}}, "inputs.distance", "here stands true; give a number"),
+        ({"unit": "u", "inputs": {**INPUTS, "carrier": 6}}, "inputs.carrier", "here stands 6; give a text"),
+        (
+            {"unit": "u", "inputs": [INPUTS, {**INPUTS, "distance": "x"}]},
+            "inputs[1].distance",
+            'here stands "x"; give a number',
+        ),
         (b'{"unit": "u", "inputs": {"distance": 1e999, "carrier": "A", "wind": 1}}', "inputs.distance", "out of range"),
-        ({"unit": "u", "inputs": {**INPUTS, "distance": 1e300}}, "inputs.distance", "(got 1e300)"),
-        ({"unit": "u", "inputs": INPUTS, "context": {"a": [1]}}, "context[...]", "got `array`"),
-        ({"unit": "u", "inputs": INPUTS, "id": ""}, "id", "length >= 1"),
+        (
+            {"unit": "u", "inputs": {**INPUTS, "distance": 1e300}},
+            "inputs.distance",
+            "here stands 1e300; give a number <= 3.4",
+        ),
+        (
+            {"unit": "u", "inputs": INPUTS, "context": {"a": [1]}},
+            "context.a",
+            "here stands [1]; give a number, a text, true or false",
+        ),
+        (
+            {"unit": "u", "inputs": INPUTS, "id": ""},
+            "id",
+            'here stands ""; give a text without NUL, of 1 to 128 characters or null',
+        ),
         (b'{"unit": "\\ud800", "inputs": {}}', None, "not valid JSON"),
     ],
 )
@@ -297,7 +321,7 @@ def test_predict_of_bad_input_names_field_and_remedy(
 
 def test_predict_of_bad_features_lists_what_the_endpoint_takes(client: Client) -> None:
     found = problem(client, {"unit": "u", "inputs": without_wind})
-    assert "the endpoint takes distance (number), carrier (category), wind (number)" in found["detail"]
+    assert "(fields here: distance (number), carrier (category), wind (number))" in found["detail"]
 
 
 def test_predict_of_ten_megabytes_is_too_large(client: Client) -> None:

@@ -94,10 +94,13 @@ def test_a_retry_gets_the_same_list(choice: Client) -> None:
     [
         ({"candidates": []}, "the list of candidates is empty"),
         ({"candidates": [CANDIDATES[0], CANDIDATES[0]]}, "candidate 'flight-0' stands twice"),
-        ({"candidates": [{"id": "a", "distance": 1.0}]}, "missing required field"),
-        ({"candidates": [{**CANDIDATES[0], "id": ""}]}, "length >= 1"),
-        ({"length": 0}, ">= 1"),
-        ({"inputs": {}}, "unknown field"),
+        (
+            {"candidates": [{"id": "a", "distance": 1.0}]},
+            "candidates[0].carrier: it is missing; add it (fields here: distance (number), ",
+        ),
+        ({"candidates": [{**CANDIDATES[0], "id": ""}]}, 'candidates[0].id: here stands ""; give a text'),
+        ({"length": 0}, "length: here stands 0; give a whole number >= 1"),
+        ({"inputs": {}}, "inputs: there is no such field; remove it (fields here: unit, candidates, "),
     ],
 )
 def test_what_cannot_be_ranked_is_refused(choice: Client, fields: dict[str, Any], message: str) -> None:
@@ -154,7 +157,9 @@ def test_a_click_is_credited_to_the_arm_whose_pick_it_was(choice: Client, settin
     [missing] = set(range(5)) - set(stored["shown"])
     refused = call(choice, "POST", "/v1/outcomes", {**unseen, "item": missing}, 400)
     assert refused["detail"].startswith(f"item {missing} was not shown, so that no 'click' can have come of it; name")
-    assert call(choice, "POST", "/v1/outcomes", {**unseen, "item": 5}, 400)["detail"].startswith("item 5 is out of")
+    found = call(choice, "POST", "/v1/outcomes", {**unseen, "item": 99}, 400)
+    assert found["detail"] == "item 99 is out of range: the decision has 5 candidates, 0 to 4"
+    assert (refused["field"], found["field"]) == ("item", "item")
     engine = create_engine(settings.database)
     table = schema.statistics
     with engine.connect() as connection:
@@ -164,6 +169,19 @@ def test_a_click_is_credited_to_the_arm_whose_pick_it_was(choice: Client, settin
     assert found == {0: credited["arm-0"], 1: credited["arm-1"]}
     assert [(arm, count, items) for arm, metric, count, items in rows if metric == ITEMS] == [(254, 20, 80.0)]
     assert problems(settings) == []
+
+
+@pytest.mark.parametrize("interleaved", [True, False])
+def test_an_outcome_of_a_list_has_to_name_its_item(choice: Client, interleaved: bool) -> None:
+    if interleaved:
+        start(choice)
+    silent = {"decision_id": rank(choice)["decision_id"], "metric": "click", "value": 1}
+    found = call(choice, "POST", "/v1/outcomes", silent, 400)
+    assert found["field"] == "item"
+    assert found["detail"].startswith("item is missing: the decision is a list, so name a candidate by the `item`")
+    [receipt] = call(choice, "POST", "/v1/outcomes", [silent])["receipts"]
+    assert receipt == {"status": "rejected", "reason": found["detail"], "field": "item"}
+    assert choice.get(f"/v1/decisions/{silent['decision_id']}").json()["outcomes"] == []
 
 
 @pytest.mark.parametrize("counted", [False, True])

@@ -13,6 +13,7 @@ from models.open_inference.tensors import Tensor
 from models.signature import Signature
 from router.assignment.audience import Context
 from router.decision_id import encode
+from router.documents import fault_at
 from router.errors import InvalidRequest
 from router.http.open_inference.inputs import rows_of
 from router.serving.answering import PredictRequest
@@ -123,7 +124,8 @@ def _unit(message: InferRequest) -> str:
         try:
             return msgspec.convert(message.id, Unit)
         except msgspec.ValidationError as error:
-            raise InvalidRequest(f"id stands for the missing parameter unit, but: {error}", field="id") from None
+            reason = fault_at(message.id, error, Unit).reason
+            raise InvalidRequest(f"id stands for the missing parameter unit, but {reason}", field="id") from None
     key = message.parameters.get(_KEY)
     return uuid.uuid4().hex if key is None else _checked(key, Key, _KEY)
 
@@ -132,7 +134,7 @@ def _checked(value: Any, type_: Any, name: str) -> str:
     try:
         checked: str = msgspec.convert(value, type_)
     except msgspec.ValidationError as error:
-        raise InvalidRequest(f"parameter {name}: {error}", field=f"parameters.{name}") from None
+        raise fault_at(value, error, type_).within(f"parameters.{name}").error() from None
     return checked
 
 
@@ -145,7 +147,7 @@ def _context(parameters: Mapping[str, Any]) -> Context:
     try:
         return msgspec.convert(context, ContextType)
     except msgspec.ValidationError as error:
-        raise InvalidRequest(f"the parameters are no context: {error}", field="parameters") from None
+        raise fault_at(context, error, ContextType).within("parameters").error() from None
 
 
 def _wants_binary(outputs: Sequence[RequestedOutput], parameters: Mapping[str, Any]) -> bool:

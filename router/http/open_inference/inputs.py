@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.open_inference.tensors import Tensor
 from models.signature import Feature, Signature, input_struct
-from router.documents import split_path
+from router.documents import fault_at
 from router.errors import InvalidInput
 from router.serving.running import Rows
 
@@ -31,11 +31,11 @@ def rows_of(tensors: Sequence[Tensor], signature: Signature) -> Rows:
         told = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise InvalidInput(f"the tensors have different numbers of rows: {told}", field="inputs")
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    type_: Any = list[input_struct(signature)]  # type: ignore[misc]
     try:
-        return msgspec.convert(rows, list[input_struct(signature)])  # type: ignore[misc, no-any-return]
+        return cast(Rows, msgspec.convert(rows, type_))
     except msgspec.ValidationError as error:
-        message, path = split_path(error)
-        raise InvalidInput(f"{message}; the endpoint takes {_expected(signature)}", field=f"inputs{path}") from None
+        raise fault_at(rows, error, type_).within("inputs").error(InvalidInput) from None
 
 
 def _columns(tensors: Sequence[Tensor], signature: Signature) -> dict[str, Values]:
