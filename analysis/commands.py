@@ -1,6 +1,5 @@
 """`turnout report`: an experiment's result in the terminal, as JSON, or as a page."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,22 +7,25 @@ import click
 import msgspec
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Table as Printed
 
 from analysis.errors import AnalysisError
-from analysis.rendering import HEADINGS, NUMERIC, Line, line
+from analysis.hindsight import Hindsight
+from analysis.rendering import HEADINGS
 from analysis.report import Report, load
+from analysis.tables import CREDIT, TEXTS, Table, tables
 
 _VERDICT_STYLES = {"better": "bold green", "worse": "bold red", "insufficient": "yellow"}
 _DECISION_STYLES = {"advance": "bold green", "rollback": "bold red", "insufficient": "bold yellow"}
-_TRAFFIC_FIELDS = ("arm", "model", "units", "decisions")
-_METRIC_FIELDS = ("metric", "arm", "observations", "mean", "change", "verdict")
 
 
 @click.command()
 @click.argument("name")
 @click.option(
-    "--source", help="Ledger (sqlite:///PATH, postgresql://..) or lake folder; default: exported logs, else the ledger."
+    "--source",
+    help="Ledger (sqlite:///PATH, postgresql://..) or lake folder; default: exported logs if they have NAME, else the "
+    "ledger.",
 )
 @click.option("--html", "page", type=click.Path(dir_okay=False, path_type=Path), help="Also write a page to this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
@@ -57,7 +59,25 @@ def document(loaded: Report) -> dict[str, Any]:
         "sample_ratio": {**loaded.srm()._asdict(), "mismatch": loaded.srm().mismatch},
         "notes": loaded.notes,
         "results": [row._asdict() for row in loaded.results],
+        **_more(loaded),
     }
+
+
+def _more(loaded: Report) -> dict[str, Any]:
+    """What only some experiments have."""
+    names = [metric.name for metric in loaded.experiment.metrics]
+    more: dict[str, Any] = {}
+    if loaded.experiment.is_interleaved:
+        more["pairs"] = [{"metric": name, **pair._asdict()} for name in names for pair in loaded.pairs(name)]
+    if loaded.experiment.is_adaptive:
+        more["hindsight"] = {name: _plain(loaded.hindsight(name)) for name in names}
+    if not (shadows := loaded.shadow()).empty:
+        more["shadows"] = shadows.to_dict("records")
+    return more
+
+
+def _plain(found: Hindsight) -> dict[str, Any]:
+    return {**found._asdict(), "arms": [arm._asdict() for arm in found.arms]}
 
 
 def _refuse(kind: str, message: str, as_json: bool) -> None:
@@ -72,9 +92,8 @@ def _print(loaded: Report) -> None:
     console = Console()
     verdict = loaded.verdict()
     console.print(f"[bold]{loaded.experiment.name}[/] on endpoint {loaded.experiment.endpoint}", highlight=False)
-    rows = [(line(row), _VERDICT_STYLES.get(row.verdict)) for row in loaded.results]
-    console.print(_table(rows[: len(loaded.experiment.arms)], _TRAFFIC_FIELDS))
-    console.print(_table(rows, _METRIC_FIELDS))
+    for table in tables(loaded):
+        console.print(printed(table), "")
     console.print(f"[{_DECISION_STYLES[verdict.decision]}]{verdict.decision}[/]: {verdict.arm}", highlight=False)
     for reason in verdict.reasons:
         console.print(f"  {reason}", highlight=False, markup=False)
@@ -82,18 +101,27 @@ def _print(loaded: Report) -> None:
         console.print(f"- {note}", style="dim", highlight=False, markup=False)
 
 
-def _table(rows: Sequence[tuple[Line, str | None]], fields: Sequence[str]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for field in fields:
-        table.add_column(
-            getattr(HEADINGS, field),
-            justify="right" if field in NUMERIC else "left",
-            no_wrap=field in NUMERIC or field == "verdict",
+def printed(table: Table) -> Printed:
+    """Return the table as a terminal shows it, which has little room: none for p-values beside intervals."""
+    between = 0 if CREDIT in table.headings else 1
+    shown = Printed(box=box.SIMPLE_HEAD, padding=(0, between, 0, 0), pad_edge=False, show_edge=False)
+    kept = [place for place, heading in enumerate(table.headings) if heading != HEADINGS.p_value]
+    for heading in (table.headings[place] for place in kept):
+        is_text = heading in TEXTS
+        shown.add_column(
+            _in_two_lines(heading) if heading == CREDIT else heading,
+            justify="left" if is_text else "right",
+            no_wrap=heading == HEADINGS.verdict or not is_text,
             overflow="fold",
         )
-    for texts, style in rows:
-        table.add_row(*(getattr(texts, field) for field in fields), style=style if "verdict" in fields else None)
-    return table
+    for row in table.rows:
+        texts = (_in_two_lines(row[place]) if table.headings[place] == CREDIT else row[place] for place in kept)
+        shown.add_row(*map(escape, texts), style=_VERDICT_STYLES.get(table.verdict(row)))
+    return shown
+
+
+def _in_two_lines(value_and_interval: str) -> str:
+    return value_and_interval.replace(" (", "\n(")
 
 
 def _write_page(loaded: Report, path: Path) -> None:

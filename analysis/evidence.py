@@ -59,6 +59,21 @@ def judge(metric: AnyMetric, arm: str, effect: Effect, confidence: float) -> Jud
     return Judgement("better" if wanted else "worse", _finding(metric, arm, effect, confidence))
 
 
+def judge_credit(
+    metric: AnyMetric, arm: str, other: str, share: tuple[float, float, float], confidence: float
+) -> Judgement:
+    """Better or worse only if the interval of the arm's share of credit (share, low, high) excludes one half."""
+    percent, low, high = (f"{100 * each:.1f}" for each in share)
+    credit = f"{percent} % of the credit ({_level(confidence)} {low} to {high})"
+    if share[1] <= 0.5 <= share[2]:
+        return insufficient(f"{arm} may earn as much {metric.name} as {other}: {credit}")
+    is_more = share[0] > 0.5
+    return Judgement(
+        "better" if is_more == (metric.direction == "increase") else "worse",
+        f"{arm} earns {'more' if is_more else 'less'} {metric.name} than {other}: {credit}",
+    )
+
+
 def insufficient(reason: str) -> Judgement:
     """Not enough evidence, for the given reason."""
     return Judgement("insufficient", f"not enough evidence: {reason}")

@@ -92,10 +92,14 @@ class Arm(NamedTuple):
 
 
 class Epoch(NamedTuple):
-    """A published table of arm probabilities: `shares[i]` is the i-th arm's part of what is not held out."""
+    """A published table of arm probabilities: `shares[i]` is the i-th arm's part of what is not held out.
+
+    Of contextual bandits it says who is held out, and no more: every request has shares of its own.
+    """
 
     number: int
     shares: tuple[float, ...]
+    published_ms: int
 
 
 class Experiment(NamedTuple):
@@ -125,15 +129,14 @@ class Experiment(NamedTuple):
 
     @property
     def incomparable(self) -> str | None:
-        """Why arms cannot be compared by their means with fixed-horizon intervals; None if they can."""
-        if self.is_adaptive:
-            return (
-                f"traffic followed the outcomes ({self.allocation}): means of arms are biased, and neither "
-                "fixed-horizon intervals nor p-values hold, so none are given"
-            )
-        if self.is_interleaved:
-            return "lists mixed the rankings of all arms: the arms compare by credit within lists, not by their means"
-        return None
+        """Why nothing is said of differences between arms; None if they can be compared."""
+        if not self.is_adaptive:
+            return None
+        *most, last = (arm.name for arm in self.arms)
+        return (
+            f"{', '.join(most)} and {last} are not compared: traffic followed the outcomes ({self.allocation}), where "
+            "neither fixed-horizon intervals nor p-values hold, so none are given"
+        )
 
     @property
     def control(self) -> Arm:
@@ -190,10 +193,7 @@ def read_experiment(source: Source, name: str) -> Experiment:
 def _not_found(source: Source, name: str) -> ExperimentNotFound:
     names = source.rows(source.tables["experiments"].select("name").order_by("name"))
     known = ", ".join(row["name"] for row in names) or "none"
-    return ExperimentNotFound(
-        f"{source.name} has no experiment {name!r}; it has: {known}. If the experiment is elsewhere, or not exported "
-        "yet, name its ledger (sqlite:///PATH) as the source"
-    )
+    return ExperimentNotFound(f"{source.name} has no experiment {name!r}; it has: {known}")
 
 
 def _decode(name: str, document: str) -> _Document:
@@ -217,7 +217,7 @@ def _read_arms(source: Source, name: str, experiment_id: int) -> tuple[Arm, ...]
 def _read_epochs(source: Source, experiment_id: int, arms: list[int]) -> tuple[Epoch, ...]:
     table = source.tables["epochs"]
     rows = source.rows(table.filter(table["experiment_id"] == experiment_id).order_by("epoch"))
-    return tuple(Epoch(row["epoch"], _shares(row["runs"], arms)) for row in rows)
+    return tuple(Epoch(row["epoch"], _shares(row["runs"], arms), row["published_ms"]) for row in rows)
 
 
 def _shares(runs: str, arms: list[int]) -> tuple[float, ...]:

@@ -8,13 +8,18 @@ from analysis.queries import Log
 from analysis.source import Source
 from analysis.statistics import hindsight
 
+BIASED = (
+    "an arm's own mean is biased, since traffic followed it; weighted by 1 / propensity it stands for all of the "
+    "traffic, with an error that is not shown: intervals for such traffic are still to come"
+)
+
 
 class ArmInHindsight(NamedTuple):
     """`mean` is that of the arm's own decisions, `weighted_mean` estimates that of all, had they been the arm's."""
 
     arm: str
     share: float
-    """In the newest epoch."""
+    """In the newest epoch; of all decisions if every request had shares of its own."""
     decisions: int
     observations: int
     mean: float
@@ -30,6 +35,17 @@ class Hindsight(NamedTuple):
     regret: float
     uniform_regret: float
 
+    def cost(self, metric: AnyMetric) -> str:
+        """What the traffic has cost, in a sentence."""
+        if self.best is None:
+            return "what the traffic has cost cannot be said: not every arm has a label yet"
+        verb, lacks = ("cost", "more") if metric.direction == "decrease" else ("earned", "less")
+        return (
+            f"{self.best} has the best weighted mean: by these means, this traffic {verb} {self.regret:,.1f} {lacks} "
+            f"{metric.name} than {self.best} alone would have, summed over all labels, and equal shares would have "
+            f"{verb} {self.uniform_regret:,.1f} {lacks} than {self.best} alone"
+        )
+
 
 def look_back(source: Source, log: Log, experiment: Experiment, metric: AnyMetric) -> Hindsight:
     """Estimate what each arm was worth, and what the traffic has cost against the best arm."""
@@ -42,10 +58,15 @@ def look_back(source: Source, log: Log, experiment: Experiment, metric: AnyMetri
         [row["weighted_denominator"] for row in sums],
         decrease=metric.direction == "decrease",
     )
+    total = sum(decisions.values()) or 1
+    if experiment.allocation == "contextual" or not experiment.epochs:
+        shares = [decisions.get(arm.number, 0) / total for arm in experiment.arms]
+    else:
+        shares = list(experiment.epochs[-1].shares)
     arms = tuple(
         ArmInHindsight(
             arm.name,
-            experiment.epochs[-1].shares[position],
+            shares[position],
             decisions.get(arm.number, 0),
             row["observations"],
             row["numerator"] / row["denominator"] if row["denominator"] else float("nan"),

@@ -9,8 +9,8 @@ from typing import Any
 import vl_convert
 
 from analysis.errors import UnknownMetric
-from analysis.rendering import HEADINGS, NUMERIC, Line, line
 from analysis.report import Report
+from analysis.tables import TEXTS, Table, tables
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
@@ -18,8 +18,8 @@ h1 { margin-bottom: 0; } .context { color: #555; margin-top: 0; }
 .verdict { border-left: 6px solid #666; background: #f5f5f5; padding: .6rem 1rem; }
 .advance { border-color: #0072B2; } .rollback { border-color: #D55E00; }
 .wide { overflow-x: auto; margin: 1.5rem 0; } table { border-collapse: collapse; font-size: 14px; width: 100%; }
-th, td { padding: .3rem .6rem; border-bottom: 1px solid #ddd; text-align: left; white-space: nowrap; }
-.number { text-align: right; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .6rem; border-bottom: 1px solid #ddd; text-align: left; overflow-wrap: anywhere; }
+td.number { white-space: nowrap; } .number { text-align: right; font-variant-numeric: tabular-nums; }
 """
 
 
@@ -47,7 +47,7 @@ def _sections(report: Report) -> Iterator[str]:
     reasons = "<br>".join(escape(reason) for reason in verdict.reasons)
     yield f'<p class="verdict {verdict.decision}"><b>{verdict.decision}: {escape(verdict.arm)}</b><br>{reasons}</p>'
     yield _list(report.notes)
-    yield _table(line(row) for row in report.results)
+    yield from map(_table, tables(report))
     for number, chart in enumerate(_charts(report)):
         # "<" inside a string of the JSON must not be able to end the script.
         specification = json.dumps(chart).replace("<", "\\u003c")
@@ -56,7 +56,9 @@ def _sections(report: Report) -> Iterator[str]:
 
 
 def _charts(report: Report) -> Iterator[dict[str, Any]]:
-    drawings: tuple[Callable[[], Any], ...] = (report.plot.summary, report.plot.timeline, report.plot.reliability)
+    drawings: tuple[Callable[[], Any], ...] = (report.plot.summary,)
+    if not (report.experiment.is_adaptive or report.experiment.is_interleaved):
+        drawings = (report.plot.summary, report.plot.timeline, report.plot.reliability)
     for draw in drawings:
         try:
             yield draw().to_dict()
@@ -68,17 +70,16 @@ def _list(notes: Iterable[str]) -> str:
     return "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>"
 
 
-def _table(lines: Iterable[Line]) -> str:
-    head = _row("th", HEADINGS)
-    return f'<div class="wide"><table>{head}\n' + "\n".join(_row("td", each) for each in lines) + "</table></div>"
-
-
-def _row(tag: str, cells: Line) -> str:
-    texts = cells._asdict().items()
+def _table(table: Table) -> str:
+    rows = [_row("td", table.headings, row) for row in table.rows]
     return (
-        "<tr>"
-        + "".join(
-            f"<{tag}{' class=number' if column in NUMERIC else ''}>{escape(text)}</{tag}>" for column, text in texts
-        )
-        + "</tr>"
+        '<div class="wide"><table>' + "\n".join([_row("th", table.headings, table.headings), *rows]) + "</table></div>"
     )
+
+
+def _row(tag: str, headings: Iterable[str], texts: Iterable[str]) -> str:
+    cells = (
+        f"<{tag}{'' if heading in TEXTS else ' class=number'}>{escape(text)}</{tag}>"
+        for heading, text in zip(headings, texts, strict=True)
+    )
+    return "<tr>" + "".join(cells) + "</tr>"

@@ -1,12 +1,14 @@
 """Which of the interleaved rankings do outcomes prefer? Read from the ledger, compared by unit."""
 
 import json
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analysis import queries
+from analysis.evidence import MINIMUM_UNITS, Judgement, insufficient, judge_credit
 from analysis.experiment import INTERLEAVED, AnyMetric, Experiment
 from analysis.queries import Log
 from analysis.source import Source
@@ -27,6 +29,21 @@ class Pair(NamedTuple):
     ties: int
     units: int
     impressions: int
+
+    @property
+    def share(self) -> float:
+        """The second arm's share of the credit, where ties count half; with its interval nan if it is unknown."""
+        return 0.5 - self.delta
+
+    @property
+    def share_low(self) -> float:
+        """Lower end of its interval."""
+        return 0.5 - self.high
+
+    @property
+    def share_high(self) -> float:
+        """Upper end of its interval."""
+        return 0.5 - self.low
 
 
 class _Impressions(NamedTuple):
@@ -52,6 +69,17 @@ def compare_rankings(source: Source, log: Log, experiment: Experiment, metric: A
         np.add.at(credit, seen.clicked, seen.credits)
         found = compare_pairs(credit, seen.comparable, seen.units, level)
     return [Pair(arms[first], arms[second], *each) for (first, second), each in found.items()]
+
+
+def judge_pair(metric: AnyMetric, pair: Pair, confidence: float) -> Judgement:
+    """What may be said of the second arm beside the first."""
+    of_both = f"lists of {pair.first} and {pair.second}"
+    if pair.units < MINIMUM_UNITS:
+        return insufficient(f"{pair.units} units saw {of_both}, and an interval needs {MINIMUM_UNITS}")
+    if math.isnan(pair.p_value):
+        return insufficient(f"all {pair.units} units with {of_both} say the same of {metric.name}")
+    share = (pair.share, pair.share_low, pair.share_high)
+    return judge_credit(metric, pair.second, pair.first, share, confidence)
 
 
 def _impressions(source: Source, log: Log, experiment: Experiment, metric: AnyMetric) -> _Impressions:

@@ -1,5 +1,6 @@
 """Charts of a report; each carries only its aggregates, and its title says what was found."""
 
+import math
 import textwrap
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
@@ -8,7 +9,8 @@ import altair as alt
 import pandas as pd
 
 from analysis.experiment import AnyMetric
-from analysis.rendering import change
+from analysis.interleaved import judge_pair
+from analysis.rendering import change, share_of_credit
 from analysis.results import Result
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ _CLOCK = {
     "week": "%b %d",
     "month": "%b %d",
 }
+_LABELS = alt.Axis(labelLimit=260)
 _LEGEND = alt.Legend(orient="bottom", symbolSize=110, symbolOpacity=1, labelLimit=200)
 
 Channel = TypeVar("Channel", alt.Color, alt.Shape)
@@ -56,37 +59,78 @@ class Plots:
         self._report = report
 
     def summary(self) -> Drawing:
+        """What was found: changes against the control, shares of credit of mixed lists, or a bandit's shares."""
+        if self._report.experiment.is_interleaved:
+            return self._credit()
+        if self._report.experiment.is_adaptive:
+            return self._shares()
+        return self._changes()
+
+    def _changes(self) -> Drawing:
         """Change against the control in percent, with its interval, per metric and treatment arm."""
         rows = self._treatment_rows()
-        level = f"{100 * rows['confidence'].iloc[0]:.4g} %"
-        base = alt.Chart().encode(
-            y=alt.Y("arm:N", title=None, sort=self._arm_names(), axis=alt.Axis(labelLimit=160)),
-            color=_scale(alt.Color, "verdict:N", _VERDICTS),
-            tooltip=["metric:N", "arm:N", "text:N", alt.Tooltip("p_value:Q", format=".2g"), "reason:N"],
-        )
+        level = _percent(self._report.confidence)
         title = f"change against control (%), with {level} interval"
-        zero = alt.Chart().mark_rule(color=_FAINT, strokeDash=[4, 3]).encode(x=alt.datum(0))
-        interval = base.mark_rule(strokeWidth=2.5).encode(
-            x=alt.X("lift_low_percent:Q", title=title, scale=alt.Scale(padding=16)), x2="lift_high_percent:Q"
+        layers = _intervals(
+            alt.Y("arm:N", title=None, sort=self._arm_names(), axis=_LABELS),
+            alt.X("lift_low_percent:Q", title=title, scale=alt.Scale(padding=16)),
+            ("lift_percent:Q", "lift_high_percent:Q"),
+            0.0,
         )
-        point = base.mark_point(filled=True, size=110, opacity=1).encode(
-            x="lift_percent:Q", shape=_scale(alt.Shape, "verdict:N", _VERDICT_SHAPES)
+        return _finished(_per_metric(layers, rows), *self._titles(self._primary_finding()))
+
+    def _credit(self) -> Drawing:
+        """Each arm's share of the credit against another one, with its interval, per metric."""
+        report = self._report
+        rows = pd.DataFrame(
+            [
+                {
+                    "wanted": f"{metric.name} ({metric.wanted})",
+                    "pair": f"{pair.second} against {pair.first}",
+                    "share": 100 * pair.share,
+                    "low": 100 * pair.share_low,
+                    "high": 100 * pair.share_high,
+                    "text": share_of_credit(pair) or "no lists",
+                    "text_at": 50.0 if math.isnan(pair.share) else 100 * pair.share,
+                    "p_value": pair.p_value,
+                    "verdict": judgement.verdict,
+                    "reason": judgement.reason,
+                }
+                for metric in report.experiment.metrics
+                for pair in report.pairs(metric.name)
+                for judgement in (judge_pair(metric, pair, report.confidence),)
+            ]
         )
-        text = base.encode(x="text_at:Q", text="text:N")
-        halo = text.mark_text(dy=-12, fontSize=11, stroke="white", strokeWidth=4)
-        layers = alt.layer(zero, interval, point, halo, text.mark_text(dy=-12, fontSize=11))
-        layers = layers.properties(width=_WIDTH - 120, height=alt.Step(44))
-        faceted = layers.facet(
-            row=alt.Row(
-                "wanted:N",
-                title=None,
-                sort=list(rows["wanted"].unique()),
-                header=alt.Header(labelAngle=0, labelAlign="left", labelLimit=220, labelFontSize=12),
+        title = f"share of the credit (%), with {_percent(report.confidence)} interval"
+        layers = _intervals(
+            alt.Y("pair:N", title=None, sort=None, axis=_LABELS),
+            alt.X("low:Q", title=title, scale=alt.Scale(padding=40, zero=False)),
+            ("share:Q", "high:Q"),
+            50.0,
+        )
+        about = "On the dashed line both arms earn the same"
+        return _finished(_per_metric(layers, rows), *self._titles(self._primary_finding(), about))
+
+    def _shares(self) -> Drawing:
+        """A bandit's shares of the traffic over its epochs."""
+        rows = self._report.shares()
+        x = alt.X("published:T", title="time (UTC)", scale=alt.Scale(type="utc"), axis=alt.Axis(format=_CLOCK))
+        base = alt.Chart(rows).encode(
+            x=x,
+            y=alt.Y(
+                "share:Q", title="share of the traffic", axis=alt.Axis(format=".0%"), scale=alt.Scale(domain=[0, 1])
             ),
-            data=rows,
-            spacing=6,
-        ).resolve_scale(y="independent")
-        return _finished(faceted, *self._titles(self._primary_finding()))
+            color=self._arm_color(),
+        )
+        # The newest shares hold until the last decision.
+        newest = rows[rows["epoch"] == rows["epoch"].max()]
+        until = newest.assign(published=newest["published"].clip(lower=self._report.last_decision))
+        line = base.properties(data=pd.concat([rows, until])).mark_line(strokeWidth=2, interpolate="step-after")
+        point = base.mark_point(filled=True, size=45, opacity=1).encode(
+            shape=self._arm_shape(), tooltip=["epoch:Q", "arm:N", "published:T", alt.Tooltip("share:Q", format=".1%")]
+        )
+        chart = alt.layer(line, point).properties(width=_WIDTH, height=260)
+        return _finished(chart, *self._titles(self._largest_share()))
 
     def timeline(self, metric: str | None = None) -> Drawing:
         """Mean of a metric (default: the primary) per arm over the time of the decisions, with 95 % bands."""
@@ -104,7 +148,10 @@ class Plots:
             shape=self._arm_shape(),
             tooltip=["arm:N", "period:T", "mean:Q", "low:Q", "high:Q", "units:Q"],
         )
-        title = f"Mean {chosen.name} per {_duration(self._report.period_ms)}, with 95 % bands"
+        is_adaptive = self._report.experiment.is_adaptive
+        title = (
+            f"Mean {chosen.name} per {_duration(self._report.period_ms)}{'' if is_adaptive else ', with 95 % bands'}"
+        )
         chart = alt.layer(band, line, point).properties(width=_WIDTH, height=260)
         return _finished(chart, *self._titles(self._finding(chosen), title))
 
@@ -154,7 +201,20 @@ class Plots:
         experiment = self._report.experiment
         return experiment.primary if name is None else experiment.metric(name)
 
+    def _largest_share(self) -> str:
+        report = self._report
+        arms = report.hindsight().arms
+        arm = max(arms, key=lambda each: each.share)
+        if arm.share == 0:
+            return "no traffic yet"
+        if report.experiment.allocation == "contextual":
+            return f"{arm.arm} got {100 * arm.share:.0f} % of the decisions"
+        epochs = len(report.experiment.epochs)
+        return f"{arm.arm} has {100 * arm.share:.0f} % of the traffic, by the newest of {epochs} epochs"
+
     def _finding(self, metric: AnyMetric) -> str:
+        if self._report.experiment.incomparable:
+            return self._report.experiment.incomparable
         arm = self._report.verdict().arm
         return next(row.reason for row in self._report.results if (row.metric, row.arm) == (metric.name, arm))
 
@@ -166,6 +226,36 @@ class Plots:
         moment = datetime.fromtimestamp(self._report.now_ms / 1000, tz=UTC)
         context = f"{experiment.name} on {experiment.endpoint}, as of {moment:%Y-%m-%d %H:%M} UTC"
         return finding, [*about, context]
+
+
+def _intervals(y: alt.Y, low: alt.X, point_and_high: tuple[str, str], reference: float) -> Drawing:
+    """A point with its interval and its text per row, beside a dashed line where nothing differs."""
+    middle, high = point_and_high
+    base = alt.Chart().encode(
+        y=y,
+        color=_scale(alt.Color, "verdict:N", _VERDICTS),
+        tooltip=["wanted:N", "text:N", alt.Tooltip("p_value:Q", format=".2g"), "reason:N"],
+    )
+    line = alt.Chart().mark_rule(color=_FAINT, strokeDash=[4, 3]).encode(x=alt.datum(reference))
+    interval = base.mark_rule(strokeWidth=2.5).encode(x=low, x2=high)
+    point = base.mark_point(filled=True, size=110, opacity=1).encode(
+        x=middle, shape=_scale(alt.Shape, "verdict:N", _VERDICT_SHAPES)
+    )
+    text = base.encode(x="text_at:Q", text="text:N")
+    halo = text.mark_text(dy=-12, fontSize=11, stroke="white", strokeWidth=4)
+    return alt.layer(line, interval, point, halo, text.mark_text(dy=-12, fontSize=11))
+
+
+def _per_metric(layers: Drawing, rows: pd.DataFrame) -> Drawing:
+    header = alt.Header(labelAngle=0, labelAlign="left", labelLimit=220, labelFontSize=12)
+    row = alt.Row("wanted:N", title=None, sort=list(rows["wanted"].unique()), header=header)
+    sized = layers.properties(width=_WIDTH - 120, height=alt.Step(44))
+    faceted: Drawing = sized.facet(row=row, data=rows, spacing=6).resolve_scale(y="independent")
+    return faceted
+
+
+def _percent(level: float) -> str:
+    return f"{100 * level:.4g} %"
 
 
 def _calibration(rows: pd.DataFrame) -> str:

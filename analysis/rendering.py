@@ -4,6 +4,7 @@ import math
 from typing import NamedTuple
 
 from analysis.evidence import number
+from analysis.interleaved import Pair
 from analysis.results import Result
 
 
@@ -25,7 +26,6 @@ class Line(NamedTuple):
 HEADINGS = Line(
     "metric", "arm", "model", "units", "decisions", "observed", "mean", "change (interval)", "p-value", "verdict"
 )
-NUMERIC = frozenset({"units", "decisions", "observations", "mean", "change", "p_value"})
 
 
 def line(row: Result) -> Line:
@@ -54,6 +54,14 @@ def change(row: Result) -> str:
         values, unit = (row.lift_percent, row.lift_low_percent, row.lift_high_percent), " %"
     value, low, high = (number(each, "+") for each in values)
     return f"{value}{unit} ({low} to {high})"
+
+
+def share_of_credit(pair: Pair) -> str:
+    """The second arm's share with its interval, as far as they are known."""
+    if math.isnan(pair.delta):
+        return ""
+    share, low, high = (f"{100 * each:.1f}" for each in (pair.share, pair.share_low, pair.share_high))
+    return f"{share} %" if math.isnan(pair.low) else f"{share} % ({low} to {high})"
 
 
 def _p_value(p_value: float) -> str:

@@ -12,14 +12,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis import queries
-from analysis.errors import InvalidLevel, UnknownArm, UnknownMetric
+from analysis.errors import ExperimentNotFound, InvalidLevel, SourceError, UnknownArm, UnknownMetric
 from analysis.experiment import AnyMetric, Experiment, ScoreMetric, read_experiment
 from analysis.fixed_horizon import Sample, read_samples
-from analysis.hindsight import Hindsight, look_back
+from analysis.hindsight import BIASED, Hindsight, look_back
 from analysis.interleaved import Pair, compare_rankings
-from analysis.results import Comparison, Result, Traffic, compare_arms, confidence_of
+from analysis.results import Comparison, Result, Traffic, compare_arms, compare_credit
 from analysis.shadowed import Shadow, compare_shadows
-from analysis.source import Source, open_source
+from analysis.source import Source, default_sources, open_source
 from analysis.statistics.sample_ratio import THRESHOLD, UNTESTED, SampleRatio, sample_ratio
 from analysis.statistics.scores import PROBABILITY_SCORES
 from analysis.verdict import Verdict, decide, leading_arm
@@ -42,8 +42,8 @@ def load(
     """Load the result of the experiment `name` as it was at `now_ms` (default: the clock).
 
     `source` is the address of a ledger (`sqlite:///PATH` or `postgresql://..`) or the path of a lake; by default the
-    lake of $TURNOUT_LAKE if logs were exported to it, else the ledger of $TURNOUT_DATABASE. `alpha` is the chance of a
-    wrong "better" or "worse" in a metric; it is split over the treatment arms.
+    lake of $TURNOUT_LAKE if the experiment was exported to it, else the ledger of $TURNOUT_DATABASE. `alpha` is the
+    chance of a wrong "better" or "worse" in a metric; it is split over the comparisons.
 
     Raises:
         SourceError: If the source is missing, does not answer, is corrupted, or of another schema.
@@ -53,9 +53,26 @@ def load(
     """
     if not 0 < alpha < 1:
         raise InvalidLevel(f"alpha is {alpha:g}; it must be between 0 and 1, such as 0.05")
-    opened = open_source(source)
+    opened, experiment = _find(name, source)
     moment = time.time_ns() // 1_000_000 if now_ms is None else now_ms
-    return Report(opened, read_experiment(opened, name), alpha=alpha, now_ms=moment)
+    return Report(opened, experiment, alpha=alpha, now_ms=moment)
+
+
+def _find(name: str, source: str | Path | None) -> tuple[Source, Experiment]:
+    failures: list[str] = []
+    try:
+        for opened in default_sources() if source is None else (open_source(source),):
+            try:
+                return opened, read_experiment(opened, name)
+            except ExperimentNotFound as error:
+                failures.append(str(error))
+    except SourceError as error:
+        if not failures:
+            raise
+        failures.append(str(error))
+    raise ExperimentNotFound(
+        f"{'; '.join(failures)}. If it is elsewhere, name that ledger (sqlite:///PATH) as the source"
+    )
 
 
 class Report:
@@ -72,6 +89,7 @@ class Report:
         self.now_ms = now_ms
         self._source = source
         self._log = queries.log_of(source, experiment, now_ms)
+        self._pairs: dict[str, tuple[Pair, ...]] = {}
 
     def summary(self) -> pd.DataFrame:
         """One row per metric and arm, control first; the columns are those of `analysis.results.Result`.
@@ -102,34 +120,80 @@ class Report:
         Fixed-horizon, by unit; the interval of each pair has the level 1 - alpha divided by the number of pairs.
         UnknownMetric if the experiment does not interleave.
         """
+        return pd.DataFrame(self.pairs(metric), columns=pd.Index(Pair._fields))
+
+    def pairs(self, metric: str | None = None) -> tuple[Pair, ...]:
+        """The rows of `interleaving`."""
         if not self.experiment.is_interleaved:
             raise UnknownMetric(f"experiment {self.experiment.name!r} does not interleave rankings")
         chosen = self.experiment.primary if metric is None else self.experiment.metric(metric)
+        if chosen.name not in self._pairs:
+            found = compare_rankings(self._source, self._log, self.experiment, chosen, self.confidence)
+            self._pairs[chosen.name] = tuple(found)
+        return self._pairs[chosen.name]
+
+    @cached_property
+    def confidence(self) -> float:
+        """Level of each interval: alpha is split over the comparisons of a metric (Bonferroni)."""
         arms = len(self.experiment.arms)
-        level = 1 - self.alpha / (arms * (arms - 1) / 2)
-        return pd.DataFrame(
-            compare_rankings(self._source, self._log, self.experiment, chosen, level), columns=pd.Index(Pair._fields)
-        )
+        return 1 - self.alpha / (arms * (arms - 1) / 2 if self.experiment.is_interleaved else arms - 1)
 
     def hindsight(self, metric: str | None = None) -> Hindsight:
         """What each arm was worth, weighted by 1 / propensity, and the regret of the traffic and of equal shares.
 
         In units of the metric (default: the primary). UnknownMetric if lists were mixed: no arm had a share.
         """
-        if self.experiment.is_interleaved:
-            raise UnknownMetric(f"experiment {self.experiment.name!r} interleaves rankings; see its interleaving()")
+        self._refuse_mixed_lists()
         chosen = self.experiment.primary if metric is None else self.experiment.metric(metric)
         return look_back(self._source, self._log, self.experiment, chosen)
+
+    def shares(self) -> pd.DataFrame:
+        """Each arm's share of the traffic per epoch: epoch, published (UTC), arm, share.
+
+        The share is the arm's probability. Every request to a contextual bandit has probabilities of its own; there
+        it is the arm's part of the epoch's decisions, and epochs without any are left out. UnknownMetric if lists
+        were mixed.
+        """
+        self._refuse_mixed_lists()
+        shares = self._shares
+        if self.experiment.allocation == "contextual":
+            with np.errstate(invalid="ignore"):
+                shares = self._draws / self._draws.sum(axis=1, keepdims=True)
+        rows = [
+            (epoch.number, epoch.published_ms, arm.name, float(shares[i, j]))
+            for i, epoch in enumerate(self.experiment.epochs)
+            for j, arm in enumerate(self.experiment.arms)
+            if not np.isnan(shares[i, j])
+        ]
+        frame = pd.DataFrame(rows, columns=pd.Index(["epoch", "published", "arm", "share"]))
+        return frame.assign(published=pd.to_datetime(frame["published"], unit="ms", utc=True))
 
     def shadow(self, metric: str | None = None) -> pd.DataFrame:
         """One row per shadow: what it saw, and its mean score beside that of what was served, on the same labels.
 
-        Columns of `Shadow`. UnknownMetric if the metric (default: the primary) is not a score.
+        Columns of `Shadow`; scores are nan where no metric is a score. Default: `shadow_score`. UnknownMetric if the
+        metric is not a score.
         """
-        chosen = self.experiment.primary if metric is None else self.experiment.metric(metric)
-        if not isinstance(chosen, ScoreMetric):
+        chosen = self.shadow_score if metric is None else self.experiment.metric(metric)
+        if not isinstance(chosen, ScoreMetric | None):
             raise UnknownMetric(f"shadows are compared by a score; {chosen.name!r} is none")
         return pd.DataFrame(compare_shadows(self._source, self._log, chosen), columns=pd.Index(Shadow._fields))
+
+    @property
+    def shadow_score(self) -> ScoreMetric | None:
+        """The metric that shadows are compared by: the primary, or the first that is a score."""
+        candidates = (self.experiment.primary, *self.experiment.metrics)
+        return next((metric for metric in candidates if isinstance(metric, ScoreMetric)), None)
+
+    @property
+    def decisions(self) -> int:
+        """How many decisions all arms got together."""
+        return sum(arm.decisions for arm in self._traffic.values())
+
+    @property
+    def last_decision(self) -> pd.Timestamp:
+        """When the last decision of any arm was made; 1970 if there is none."""
+        return pd.Timestamp(max((arm.last_ms for arm in self._traffic.values()), default=0), unit="ms", tz="UTC")
 
     def assignments(self) -> pd.DataFrame:
         """What `srm` tests: draws and expected draws per epoch and arm.
@@ -147,8 +211,10 @@ class Report:
     def timeline(self, metric: str | None = None) -> pd.DataFrame:
         """Mean of a metric (default: the primary) per arm and period of the decisions, with 95 % intervals.
 
-        Columns: period (its start, UTC), arm, units, observations, mean, low, high; the interval is nan for one unit.
+        Columns: period (its start, UTC), arm, units, observations, mean, low, high; the interval is nan for one unit,
+        and of bandits. UnknownMetric if lists were mixed: no arm has a mean.
         """
+        self._refuse_mixed_lists()
         chosen = self.experiment.primary if metric is None else self.experiment.metric(metric)
         query = queries.per_period(queries.observations(self._log, chosen), self.period_ms)
         frame = pd.DataFrame(
@@ -200,15 +266,13 @@ class Report:
     @cached_property
     def results(self) -> tuple[Result, ...]:
         """The rows of `summary`."""
-        comparison = Comparison(
-            self.experiment,
-            self._traffic,
-            self.srm(),
-            confidence_of(self.alpha, len(self.experiment.treatments)),
-        )
-        return tuple(
-            row for metric in self.experiment.metrics for row in compare_arms(comparison, metric, self._samples(metric))
-        )
+        comparison = Comparison(self.experiment, self._traffic, self.srm(), self.confidence)
+        return tuple(row for metric in self.experiment.metrics for row in self._compare(comparison, metric))
+
+    def _compare(self, comparison: Comparison, metric: AnyMetric) -> Iterator[Result]:
+        if self.experiment.is_interleaved:
+            return compare_credit(comparison, metric, self.pairs(metric.name))
+        return compare_arms(comparison, metric, self._samples(metric))
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
@@ -218,10 +282,8 @@ class Report:
     def _notes(self) -> Iterator[str]:
         yield from self._allocation_notes()
         if self.experiment.state != "concluded":
-            yield (
-                f"the experiment's state is {self.experiment.state}; intervals and p-values are fixed-horizon: valid "
-                "when read once, at the planned end"
-            )
+            warning = "; intervals and p-values are fixed-horizon: valid when read once, at the planned end"
+            yield f"the experiment's state is {self.experiment.state}{'' if self.experiment.is_adaptive else warning}"
         held_out = self._source.rows(queries.held_out(self._log))[0]["units"]
         if held_out:
             yield f"{held_out} unit(s) were held out: the champion served them, and they are part of no comparison"
@@ -238,25 +300,30 @@ class Report:
                     f"the champion answered {traffic.fallbacks} of {traffic.decisions} decisions of {arm.name}; they "
                     "count for the assigned arm (intention to treat)"
                 )
-        for metric in self.experiment.metrics:
+        for metric in self.experiment.metrics if not self.experiment.is_interleaved else ():
             waiting = self._source.rows(queries.waiting(self._log, metric))[0]["decisions"]
             if waiting and getattr(metric, "default", None) is not None:
                 yield f"{waiting} decision(s) wait for their window of {metric.name} ({metric.window_s} s) to close"
 
     def _allocation_notes(self) -> Iterator[str]:
+        if self.experiment.is_interleaved:
+            units = self.results[0].units
+            yield (
+                f"{self.decisions:,} lists of {units:,} units mixed the rankings of all arms, so arms have no means; a "
+                "list is won by the arm whose items earned more, and one that is tied counts half for each"
+            )
+            return
         if self.experiment.allocation == "contextual":
             yield "the split was not tested: every request had shares of its own"
-        elif not self.experiment.is_interleaved:
+        else:
             yield _split_note(self.srm())
-        if self.experiment.incomparable:
-            yield self.experiment.incomparable
+        if self.experiment.is_adaptive:
+            yield self.hindsight().cost(self.experiment.primary)
+            yield BIASED
+
+    def _refuse_mixed_lists(self) -> None:
         if self.experiment.is_interleaved:
-            for pair in self.interleaving().itertuples():
-                yield (
-                    f"{pair.first} against {pair.second}: {pair.impressions} lists of {pair.units} units, "
-                    f"{pair.wins} won, {pair.losses} lost, {pair.ties} tied; delta {pair.delta:+.3f} "
-                    f"({pair.low:+.3f} to {pair.high:+.3f}, fixed-horizon), p = {pair.p_value:.2g}"
-                )
+            raise UnknownMetric(f"experiment {self.experiment.name!r} interleaves rankings; see its interleaving()")
 
     def _samples(self, metric: AnyMetric) -> dict[int, Sample]:
         return read_samples(self._source, queries.per_unit(queries.observations(self._log, metric)))
@@ -274,6 +341,7 @@ class Report:
 
     @cached_property
     def _traffic(self) -> dict[int, Traffic]:
+        """By arm; lists that mix all arms are INTERLEAVED's."""
         rows = self._source.rows(queries.traffic(self._log))
         return {row.pop("arm"): Traffic(**row) for row in rows}
 

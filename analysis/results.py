@@ -1,12 +1,13 @@
 """The rows of a result: one per metric and arm, with numbers, a verdict and its reason."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
 from analysis.evidence import REFERENCE, Judgement, broken_split, insufficient, judge, missing_evidence
-from analysis.experiment import AnyMetric, Arm, Experiment
+from analysis.experiment import INTERLEAVED, AnyMetric, Arm, Experiment
 from analysis.fixed_horizon import Effect, Sample, compare
+from analysis.interleaved import Pair, judge_pair
 from analysis.statistics.sample_ratio import SampleRatio
 
 
@@ -21,7 +22,11 @@ class Traffic(NamedTuple):
 
 
 class Result(NamedTuple):
-    """An arm's result in one metric; differences and lifts are against the control, nan where they are unknown."""
+    """An arm's result in one metric; differences and lifts are against the control, nan where they are unknown.
+
+    Where lists mix rankings, all of them are every arm's. There a mean is the arm's share of the credit in those that
+    compare it with the control, counted by `observations`, and the difference is from one half.
+    """
 
     metric: str
     metric_role: str
@@ -59,11 +64,6 @@ class Comparison(NamedTuple):
 _UNKNOWN = Effect(*[math.nan] * len(Effect._fields))
 
 
-def confidence_of(alpha: float, treatments: int) -> float:
-    """Level of each interval: alpha is split over the treatment arms of a metric (Bonferroni)."""
-    return 1 - alpha / treatments
-
-
 def compare_arms(comparison: Comparison, metric: AnyMetric, samples: Mapping[int, Sample]) -> Iterator[Result]:
     """Yield the rows of one metric, control first."""
     experiment = comparison.experiment
@@ -84,6 +84,20 @@ def compare_arms(comparison: Comparison, metric: AnyMetric, samples: Mapping[int
         yield _row(comparison, metric, arm, treatment, effect, _judgement(comparison, metric, arm, effect))
 
 
+def compare_credit(comparison: Comparison, metric: AnyMetric, pairs: Iterable[Pair]) -> Iterator[Result]:
+    """Yield the rows of one metric of interleaved arms, control first."""
+    experiment = comparison.experiment
+    yield _row(comparison, metric, experiment.control, None, _UNKNOWN, REFERENCE)
+    against_control = {pair.second: pair for pair in pairs if pair.first == experiment.control.name}
+    for arm in experiment.treatments:
+        pair = against_control[arm.name]
+        effect = _UNKNOWN._replace(
+            difference=-pair.delta, difference_low=-pair.high, difference_high=-pair.low, p_value=pair.p_value
+        )
+        row = _row(comparison, metric, arm, None, effect, judge_pair(metric, pair, comparison.confidence))
+        yield row._replace(mean=pair.share, observed_units=pair.units, observations=pair.impressions)
+
+
 def _judgement(comparison: Comparison, metric: AnyMetric, arm: Arm, effect: Effect) -> Judgement:
     if comparison.sample_ratio.mismatch:
         return broken_split(comparison.sample_ratio)
@@ -98,7 +112,8 @@ def _row(
     effect: Effect,
     judgement: Judgement,
 ) -> Result:
-    traffic = comparison.traffic.get(arm.number)
+    is_mixed = comparison.experiment.is_interleaved
+    traffic = comparison.traffic.get(INTERLEAVED if is_mixed else arm.number)
     return Result(
         metric=metric.name,
         metric_role=metric.role,

@@ -28,15 +28,16 @@ class Shadow(NamedTuple):
     shadow_mean: float
 
 
-def compare_shadows(source: Source, log: Log, metric: ScoreMetric) -> list[Shadow]:
+def compare_shadows(source: Source, log: Log, metric: ScoreMetric | None) -> list[Shadow]:
     """Compare each shadow with what was served, by the mean score over items with a label; nan without any."""
     predicted = source.tables["shadow_predictions"]
     served: dict[str, _Scores] = defaultdict(lambda: defaultdict(list))
     shadow: dict[str, _Scores] = defaultdict(lambda: defaultdict(list))
-    for row in source.rows(queries.shadowed_labels(log, metric, predicted)):
-        model, item, label = row["model"], (row["decision_id"], row["item"]), row["value"]
-        served[model][item].append(score(metric.score, row["prediction"], label))
-        shadow[model][item].append(score(metric.score, json.loads(row["predictions"])[row["item"]], label))
+    if metric is not None:
+        for row in source.rows(queries.shadowed_labels(log, metric, predicted)):
+            model, item, label = row["model"], (row["decision_id"], row["item"]), row["value"]
+            served[model][item].append(score(metric.score, row["prediction"], label))
+            shadow[model][item].append(score(metric.score, json.loads(row["predictions"])[row["item"]], label))
     return [
         Shadow(**row, labels=len(served[model]), served_mean=_mean(served[model]), shadow_mean=_mean(shadow[model]))
         for row in source.rows(queries.shadows(log, predicted))

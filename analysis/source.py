@@ -131,8 +131,7 @@ class Source(NamedTuple):
 def open_source(source: str | Path | None = None) -> Source:
     """Open a ledger, `sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST:PORT/NAME`, or a lake folder.
 
-    Without a source: the lake ($TURNOUT_LAKE, by default var/lake) if decisions were exported to it, else the ledger
-    ($TURNOUT_DATABASE, by default sqlite:///var/turnout.db). Both may also stand in turnout.toml.
+    Without a source: the first of `default_sources`.
 
     Raises:
         SourceNotFound: If neither ledger nor exported tables are there.
@@ -141,13 +140,22 @@ def open_source(source: str | Path | None = None) -> Source:
         SchemaMismatch: If a table or column of the published schema is missing.
     """
     if source is None:
-        lake = Path(_setting("lake", DEFAULT_LAKE))
-        if (lake / "logs" / "decisions").is_dir():
-            return _open_lake(lake)
-        return _open_ledger(_setting("database", DEFAULT_DATABASE))
+        return next(default_sources())
     if "://" in str(source):
         return _open_ledger(str(source))
     return _open_lake(Path(source))
+
+
+def default_sources() -> Iterator[Source]:
+    """Yield the lake ($TURNOUT_LAKE, by default var/lake) if decisions were exported to it, then the ledger.
+
+    That is $TURNOUT_DATABASE, by default sqlite:///var/turnout.db. Both may also stand in turnout.toml. Raises what
+    `open_source` does, each when its turn comes.
+    """
+    lake = Path(_setting("lake", DEFAULT_LAKE))
+    if (lake / "logs" / "decisions").is_dir():
+        yield _open_lake(lake)
+    yield _open_ledger(_setting("database", DEFAULT_DATABASE))
 
 
 def _setting(name: str, default: str) -> str:

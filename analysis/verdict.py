@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
+from msgspec import structs
+
 from analysis.evidence import broken_split, number
 from analysis.experiment import AnyMetric, Experiment
 from analysis.results import Result
@@ -10,7 +12,10 @@ from analysis.statistics.sample_ratio import SampleRatio
 
 
 class Verdict(NamedTuple):
-    """`advance`, `rollback` or `insufficient` for one arm, with the reasons and the numbers in them."""
+    """`advance`, `rollback` or `insufficient` for one arm, with the reasons and the numbers in them.
+
+    Of a bandit the arm is all of them, separated by commas.
+    """
 
     decision: Literal["advance", "rollback", "insufficient"]
     arm: str
@@ -38,15 +43,18 @@ def decide(experiment: Experiment, results: Sequence[Result], arm: str, sample_r
     """Advance an arm that is better in the primary metric and breaks no guardrail; roll back one that is worse.
 
     A guardrail is broken when the whole interval is worse than its margin, and kept when none of it is; between
-    the two, without data, and when the split is broken, the verdict is insufficient.
+    the two, without data, and when the split is broken, the verdict is insufficient. A margin is in the metric's own
+    unit, which shares of credit are not: with mixed lists none is allowed.
     """
+    if experiment.incomparable:
+        return Verdict("insufficient", ", ".join(each.name for each in experiment.arms), (experiment.incomparable,))
     if sample_ratio.mismatch:
         return Verdict("insufficient", arm, (broken_split(sample_ratio).reason,))
     rows = {row.metric: row for row in results if row.arm == arm}
     primary = rows[experiment.primary.name]
     guardrails = [
         (_guardrail_state(metric, rows[metric.name]), rows[metric.name], metric)
-        for metric in experiment.metrics
+        for metric in (_without_margin(each) if experiment.is_interleaved else each for each in experiment.metrics)
         if metric.role == "guardrail"
     ]
     broken = tuple(_broken(row, metric) for state, row, metric in guardrails if state == "broken")
@@ -60,6 +68,10 @@ def decide(experiment: Experiment, results: Sequence[Result], arm: str, sample_r
     if primary.verdict == "better":
         return Verdict("insufficient", arm, (*unclear, primary.reason))
     return Verdict("insufficient", arm, (primary.reason, *unclear))
+
+
+def _without_margin(metric: AnyMetric) -> AnyMetric:
+    return structs.replace(metric, margin=None)
 
 
 def _guardrail_state(metric: AnyMetric, row: Result) -> Literal["broken", "kept", "unclear"]:

@@ -121,8 +121,6 @@ def _print_findings(settings: Settings, names: Mapping[str, str]) -> None:
     )
     lake = settings.lake
     click.get_current_context().invoke(report, name=split, source=str(lake))
-    for line in findings.shadows(analysis.load(split, lake)):
-        console.print(f"- {line}", markup=False)
     console.print()
     findings.show(console, findings.bandit(analysis.load(bandit, lake)))
     console.print()

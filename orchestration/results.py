@@ -1,14 +1,13 @@
 """An experiment's result as an asset: the summary, the chart and the verdict beside the data that they came from."""
 
 import re
-from typing import Any
 
 import dagster as dg
 import pandas as pd
 
 import analysis
-from analysis.experiment import ScoreMetric
 from analysis.report import Report
+from analysis.tables import arms, rankings, shadows, weighted_means
 from orchestration.content import content_hash
 from orchestration.datasets.tables import markdown_table
 from orchestration.errors import NoExperiment
@@ -68,21 +67,19 @@ def newest_run(lake: Lake, endpoint: str, experiment: str) -> str:
     return str(started.sort_values(["started_ms", "id"])["name"].iloc[-1])
 
 
-def _more(report: Report) -> dict[str, Any]:
+def _more(report: Report) -> dict[str, dg.MarkdownMetadataValue]:
     """What only some ways to allocate have, as tables."""
-    tables = {}
+    more = {}
     if report.experiment.is_interleaved:
-        tables["rankings"] = report.interleaving().drop(columns=["p_value", "units"])
+        more["rankings"] = rankings(report)
     if report.experiment.is_adaptive:
-        tables["arms_in_hindsight"] = pd.DataFrame(report.hindsight().arms)
-    if isinstance(report.experiment.primary, ScoreMetric) and not (shadows := report.shadow()).empty:
-        tables["shadows"] = shadows
-    return {name: dg.MetadataValue.md(markdown_table(_readable(table))) for name, table in tables.items()}
+        more["arms"], more["weighted_means"] = arms(report), weighted_means(report)
+    if (shadowed := shadows(report)).rows:
+        more["shadows"] = shadowed
+    frames = {name: pd.DataFrame(table.rows, columns=pd.Index(table.headings)) for name, table in more.items()}
+    return {name: dg.MetadataValue.md(markdown_table(frame)) for name, frame in frames.items()}
 
 
 def _rounded(summary: pd.DataFrame) -> pd.DataFrame:
-    return _readable(summary[[column for column in _SHOWN if column in summary.columns]])
-
-
-def _readable(table: pd.DataFrame) -> pd.DataFrame:
-    return table.map(lambda value: f"{value:.4g}" if isinstance(value, float) else value)
+    shown = summary[[column for column in _SHOWN if column in summary.columns]]
+    return shown.map(lambda value: f"{value:.4g}" if isinstance(value, float) else value)

@@ -1,18 +1,22 @@
 """Reports of experiments whose traffic followed the outcomes, or whose lists mixed several rankings."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import vl_convert
 
 from analysis.errors import UnknownMetric
 from analysis.experiment import INTERLEAVED
 from analysis.html import page
 from analysis.interleaved import Pair
 from analysis.report import Report, load
+from analysis.tables import tables
 from tests.analysis.ledgers import CLICK, MINUTE_MS, START_MS, Ledger
+from tests.analysis.test_html import specifications
 from tests.databases import database
 
 THOMPSON = {"kind": "thompson", "metric": "click"}
@@ -77,11 +81,68 @@ def test_bandits_get_means_but_no_intervals(tmp_path: Path, allocation: Mapping[
     assert np.isnan([boosting.difference, boosting.difference_low, boosting.p_value, boosting.lift_percent]).all()
     assert boosting.verdict == "insufficient"
     verdict = loaded.verdict()
-    assert verdict.decision == "insufficient"
-    assert "means of arms are biased" in verdict.summary
-    assert verdict.summary in loaded.notes
+    assert (verdict.decision, verdict.arm) == ("insufficient", "control, boosting")
+    assert verdict.summary.startswith("control and boosting are not compared: traffic followed the outcomes")
+    assert verdict.summary not in loaded.notes
+    assert not any("fixed-horizon: valid" in note for note in loaded.notes)
+    assert any("an arm's own mean is biased" in note for note in loaded.notes)
     assert loaded.timeline()[["low", "high"]].isna().all(axis=None)
-    assert "means of arms are biased" in page(loaded)
+
+
+@pytest.mark.parametrize(
+    ("allocation", "title", "heading"),
+    [
+        (THOMPSON, "boosting has 95 % of the traffic, by the newest of 2 epochs", "last share"),
+        (CONTEXTUAL, "boosting got 73 % of the decisions", "share"),
+    ],
+)
+def test_report_of_a_bandit_shows_shares_and_no_interval(
+    tmp_path: Path, allocation: Mapping[str, Any], title: str, heading: str
+) -> None:
+    ledger = bandit(allocation)
+    ledger.experiments[0]["state"] = "running"
+    loaded = report(ledger, tmp_path)
+    html = page(loaded)
+    assert html.count("traffic followed the outcomes") == 1
+    assert "not enough evidence" not in html
+    [chart] = [json.loads(text) for text in specifications(html)]
+    assert " ".join(chart["title"]["text"]) == title
+    arms, means = tables(loaded)
+    assert arms.headings[-1] == heading
+    assert [row[-1] for row in arms.rows] == [f"{100 * each.share:.1f} %" for each in loaded.hindsight().arms]
+    assert [row[1:] for row in means.rows] == [
+        (each.arm, f"{each.observations:,}", f"{each.mean:.4g}", f"{each.weighted_mean:.4g}")
+        for each in loaded.hindsight().arms
+    ]
+
+
+def test_shares_of_a_bandit_are_those_of_its_epochs(tmp_path: Path) -> None:
+    ledger = bandit(THOMPSON)
+    ledger.epochs[1]["published_ms"] = START_MS + 400 * MINUTE_MS
+    shares = report(ledger, tmp_path).shares()
+    assert list(shares["arm"]) == ["control", "boosting"] * 2
+    assert list(shares["share"]) == [0.5, 0.5, 0.05, 0.95]
+    assert list(shares["published"].dt.hour) == [0, 0, 6, 6]
+
+
+def test_shares_of_a_contextual_bandit_are_those_of_its_decisions(tmp_path: Path) -> None:
+    ledger = bandit(CONTEXTUAL)
+    for epoch in ledger.epochs:
+        epoch["runs"] = "[[10000,0]]"
+    loaded = report(ledger, tmp_path)
+    chosen = [row["arm"] for row in ledger.decisions]
+    assert list(loaded.shares()["share"][2:]) == pytest.approx([1 - np.mean(chosen[400:]), np.mean(chosen[400:])])
+    assert [each.share for each in loaded.hindsight().arms] == pytest.approx([1 - np.mean(chosen), np.mean(chosen)])
+
+
+def test_bandit_without_traffic_can_be_drawn(tmp_path: Path) -> None:
+    for allocation in (THOMPSON, CONTEXTUAL):
+        ledger = Ledger()
+        ledger.add_experiment([NO_DEFAULT], name="idle", epochs=[(0.5, 0.5)], allocation=allocation)
+        folder = tmp_path / str(allocation["kind"])
+        folder.mkdir()
+        loaded = load("idle", ledger.write_sqlite(folder / "turnout.db"))
+        assert vl_convert.vegalite_to_png(loaded.plot.summary().to_json()).startswith(b"\x89PNG")
 
 
 def test_the_split_of_a_bandit_is_tested_against_every_epoch(tmp_path: Path) -> None:
@@ -107,10 +168,93 @@ def test_interleaved_arms_compare_by_credit(tmp_path: Path, method: str) -> None
     assert pair.losses > 140
     assert pair.delta == pytest.approx((pair.wins - pair.losses) / 400)
     assert pair.low < pair.delta < pair.high < 0
-    assert loaded.verdict().decision == "insufficient"
-    assert "credit within lists" in loaded.verdict().summary
-    assert any("arm-0 against arm-1: 200 lists of 90 units" in note for note in loaded.notes)
-    assert "arm-0 against arm-1" in page(loaded)
+    control, challenger = loaded.results
+    assert (control.units, control.decisions, challenger.units, challenger.decisions) == (90, 200, 90, 200)
+    assert (control.verdict, challenger.verdict) == ("reference", "better")
+    assert challenger.mean == pytest.approx(0.5 - pair.delta)
+    assert [challenger.difference_low, challenger.difference_high] == pytest.approx([-pair.high, -pair.low])
+    verdict = loaded.verdict()
+    assert (verdict.decision, verdict.arm) == ("advance", "arm-1")
+    assert verdict.summary == (
+        f"arm-1 earns more click than arm-0: {100 * pair.share:.1f} % of the credit "
+        f"(95 % CI {100 * pair.share_low:.1f} to {100 * pair.share_high:.1f})"
+    )
+    [note] = loaded.notes
+    assert note.startswith("200 lists of 90 units mixed the rankings of all arms")
+
+
+def test_report_of_interleaved_arms_has_their_lists_and_one_chart(tmp_path: Path) -> None:
+    loaded = report(interleaved(), tmp_path)
+    pair = the_pair(loaded)
+    arms, lists = tables(loaded)
+    assert [row[2:] for row in arms.rows] == [("90", "200")] * 2
+    assert lists.rows == (
+        (
+            "click", "arm-1", "arm-0", "200", str(pair.losses), str(pair.wins), str(pair.ties),
+            f"{100 * pair.share:.1f} % ({100 * pair.share_low:.1f} to {100 * pair.share_high:.1f})", "better",
+        ),
+    )  # fmt: skip
+    html = page(loaded)
+    [chart] = [json.loads(text) for text in specifications(html)]
+    assert " ".join(chart["title"]["text"]) == loaded.verdict().summary
+    assert vl_convert.vegalite_to_png(json.dumps(chart)).startswith(b"\x89PNG")
+    assert "not enough evidence" not in html
+    with pytest.raises(UnknownMetric, match="interleaves rankings"):
+        loaded.plot.timeline()
+
+
+def test_every_metric_of_every_pair_is_reported(tmp_path: Path) -> None:
+    ledger = interleaved(3)
+    document = json.loads(ledger.experiments[0]["document"])
+    document["metrics"].append({**CLICK, "name": "booked", "role": "secondary"})
+    ledger.experiments[0]["document"] = json.dumps(document)
+    loaded = report(ledger, tmp_path)
+    _, lists = tables(loaded)
+    assert [row[:3] for row in lists.rows] == [
+        (metric, arm, against)
+        for metric in ("click", "booked")
+        for arm, against in (("arm-1", "arm-0"), ("arm-2", "arm-0"), ("arm-2", "arm-1"))
+    ]
+    assert {row[-1] for row in lists.rows if row[0] == "booked"} == {"insufficient"}
+    assert loaded.verdict().arm == "arm-2"
+    verdicts = [row[-1] for row in lists.rows]
+    assert [row.verdict for row in loaded.results] == ["reference", *verdicts[:2], "reference", *verdicts[3:5]]
+
+
+@pytest.mark.parametrize(
+    ("options", "direction", "verdict", "reason"),
+    [
+        ({}, "decrease", "worse", "arm-1 earns more click than arm-0: "),
+        ({"prefer": 0.2}, "increase", "worse", "arm-1 earns less click than arm-0: "),
+        ({"prefer": 0.5}, "increase", "insufficient", "not enough evidence: arm-1 may earn as much click as arm-0: "),
+        ({"prefer": 1.0}, "increase", "insufficient", "not enough evidence: all 90 units with lists of arm-0 and "),
+        ({"lists": 20}, "increase", "insufficient", "not enough evidence: 20 units saw lists of arm-0 and arm-1, and "),
+        ({"lists": 0}, "increase", "insufficient", "not enough evidence: 0 units saw lists of arm-0 and arm-1, and "),
+    ],
+)
+def test_verdict_on_a_ranking_follows_from_its_share(
+    tmp_path: Path, options: Any, direction: str, verdict: str, reason: str
+) -> None:
+    ledger = interleaved(**options)
+    document = json.loads(ledger.experiments[0]["document"])
+    document["metrics"][0]["direction"] = direction
+    ledger.experiments[0]["document"] = json.dumps(document)
+    loaded = report(ledger, tmp_path)
+    assert loaded.results[1].verdict == verdict
+    assert loaded.verdict().summary.startswith(reason)
+    assert loaded.verdict().decision == {"worse": "rollback"}.get(verdict, verdict)
+    assert vl_convert.vegalite_to_png(loaded.plot.summary().to_json()).startswith(b"\x89PNG")
+    page(loaded)
+
+
+def test_margin_of_a_guardrail_says_nothing_of_credit(tmp_path: Path) -> None:
+    ledger = interleaved()
+    document = json.loads(ledger.experiments[0]["document"])
+    document["metrics"].append({**CLICK, "name": "booked", "role": "guardrail", "margin": 5.0})
+    ledger.experiments[0]["document"] = json.dumps(document)
+    verdict = report(ledger, tmp_path).verdict()
+    assert verdict.decision == "insufficient"
+    assert verdict.summary.startswith("guardrail booked is not shown to stay within its margin of 0.00")
 
 
 def test_three_interleaved_arms_are_compared_in_pairs(tmp_path: Path) -> None:

@@ -1,11 +1,15 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from analysis.commands import report
-from tests.analysis.ledgers import everything, flights
+from tests.analysis.ledgers import BRIER, START_MS, Ledger, everything, flights
+from tests.analysis.test_allocations import interleaved
+from tests.analysis.test_hindsight import bandit
+from tests.analysis.test_shadowed import SHADOW, shadowed
 
 NAME = "boosting-vs-logistic"
 
@@ -35,6 +39,63 @@ def test_report_reads_the_configured_source(url: str, tmp_path: Path, monkeypatc
     monkeypatch.setenv("TURNOUT_LAKE", str(tmp_path / "none"))
     monkeypatch.setenv("TURNOUT_DATABASE", url)
     assert _run(NAME).exit_code == 0
+
+
+def test_experiment_that_was_not_exported_is_read_from_the_ledger(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported = Ledger()
+    exported.add_experiment([BRIER], name="other")
+    exported.decide(1, 0, "u", START_MS)
+    monkeypatch.setenv("TURNOUT_LAKE", str(exported.write_lake(tmp_path / "lake")))
+    monkeypatch.setenv("TURNOUT_DATABASE", url)
+    assert "read from lake" in _run("other").output
+    ran = _run(NAME)
+    assert (ran.exit_code, "read from ledger" in ran.output) == (0, True)
+    nowhere = _run("nope")
+    assert nowhere.exit_code == 1
+    for place in (f"lake {tmp_path / 'lake' / 'logs'}", f"ledger {url.removeprefix('sqlite:///')}"):
+        assert f"{place} has no experiment 'nope'; it has: " in nowhere.stderr
+    monkeypatch.setenv("TURNOUT_DATABASE", f"sqlite:///{tmp_path / 'none.db'}")
+    lost = _run(NAME)
+    assert lost.exit_code == 1
+    assert f"has no experiment '{NAME}'; it has: other; there is no ledger at {tmp_path / 'none.db'}" in lost.stderr
+
+
+def test_shadows_are_part_of_the_report(tmp_path: Path) -> None:
+    url = shadowed().write_sqlite(tmp_path / "turnout.db")
+    ran = _run(NAME, "--source", url, "--html", str(tmp_path / "result.html"))
+    (row,) = (line.split() for line in ran.output.splitlines() if line.startswith(SHADOW))
+    assert row[1:] == ["9", "of", "10", "1", "8", "0.475", "0.25"]
+    assert f"<td>{SHADOW}</td><td class=number>9 of 10</td>" in (tmp_path / "result.html").read_text()
+    assert json.loads(_run(NAME, "--source", url, "--json").stdout)["shadows"][0]["decisions"] == 9
+
+
+def test_json_of_mixed_lists_and_bandits_has_what_the_text_has(tmp_path: Path) -> None:
+    def printed(name: str, ledger: Ledger) -> Any:
+        url = ledger.write_sqlite(tmp_path / f"{name}.db")
+        return json.loads(_run(NAME, "--json", "--source", url).stdout)
+
+    lists = printed("lists", interleaved())
+    assert [(pair["metric"], pair["second"], pair["impressions"]) for pair in lists["pairs"]] == [
+        ("click", "arm-1", 200)
+    ]
+    assert "hindsight" not in lists
+    adaptive = printed("bandit", bandit())
+    assert [arm["share"] for arm in adaptive["hindsight"]["brier"]["arms"]] == [0.1, 0.9]
+    assert "pairs" not in adaptive
+
+
+@pytest.mark.parametrize("ledger", [interleaved(lists=4106), bandit(), flights(200)], ids=["lists", "bandit", "split"])
+def test_text_fits_a_narrow_terminal_and_says_nothing_twice(tmp_path: Path, ledger: Ledger) -> None:
+    for row in ledger.arms:
+        row["name"] = row["name"].replace("arm-0", "base-rate").replace("arm-1", "boosting")
+    ran = _run(NAME, "--source", ledger.write_sqlite(tmp_path / "turnout.db"))
+    assert "boosting" in ran.output.split()
+    lines = [line.rstrip() for line in ran.output.splitlines()]
+    assert max(map(len, lines)) <= 80
+    long = [line for line in lines if len(line) > 30 and "──" not in line]
+    assert len(long) == len(set(long))
 
 
 def test_json_has_every_number_and_null_for_the_unknown(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from analysis.errors import UnknownMetric
 from analysis.report import load
+from analysis.tables import shadows
 from tests.analysis.ledgers import BRIER, CLICK, START_MS, Ledger
 from tests.databases import BACKENDS, database
 
@@ -66,6 +67,14 @@ def test_shadow_without_labels_has_no_score(tmp_path: Path) -> None:
     assert np.isnan([row["served_mean"], row["shadow_mean"]]).all()
     with pytest.raises(UnknownMetric, match="'click' is none"):
         loaded.shadow("click")
+
+
+def test_shadows_of_an_experiment_without_scores_are_counted(tmp_path: Path) -> None:
+    ledger = shadowed()
+    document = json.loads(ledger.experiments[0]["document"])
+    ledger.experiments[0]["document"] = json.dumps(document | {"metrics": [CLICK]})
+    loaded = load("boosting-vs-logistic", ledger.write_sqlite(tmp_path / "turnout.db"))
+    assert shadows(loaded) == (("shadow", "decisions seen", "errors"), ((SHADOW, "9 of 10", "1"),))
 
 
 def test_no_shadows_make_no_rows(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_demo_runs_the_whole_loop_and_then_retrains_nothing(tmp_path: Path) -> N
     assert "1,800 decisions re-derived, each as it was logged" in first
     for name in ("boosting-vs-logistic", "four-delay-models"):
         assert f"{name} on endpoint flight-delay" in first
-    assert "flight-delay-forest@1 saw 600 of 600 decisions (0 errors)" in first
+    assert "flight-delay-forest@1 600 of 600 0 " in first
     assert "boosting-vs-base-rate on endpoint flight-choice" in first
     engine = create_engine(f"sqlite:///{tmp_path}/var/turnout.db")
     with engine.connect() as connection:

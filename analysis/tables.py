@@ -1,0 +1,110 @@
+"""The tables of a report, for terminals and pages; which ones depends on how traffic was allocated."""
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from analysis.interleaved import judge_pair
+from analysis.rendering import HEADINGS, line, share_of_credit
+from analysis.report import Report
+from analysis.shadowed import Shadow
+
+TEXTS = frozenset({"metric", "arm", "model", "against", "shadow", "verdict"})
+"""Headings of columns that hold words; the others hold numbers."""
+
+
+CREDIT = "credit (interval)"
+"""Heading of the widest column of numbers, which takes two lines in a terminal."""
+
+
+class Table(NamedTuple):
+    """Headings, and rows of as many texts."""
+
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def verdict(self, row: tuple[str, ...]) -> str:
+        """The verdict of a row, empty where it has none."""
+        return row[-1] if self.headings[-1] == "verdict" else ""
+
+
+def tables(report: Report) -> Iterator[Table]:
+    """Yield the tables: arms, what they did in each metric, and shadows if there are any."""
+    yield arms(report)
+    if report.experiment.is_adaptive:
+        yield weighted_means(report)
+    elif report.experiment.is_interleaved:
+        yield rankings(report)
+    else:
+        yield changes(report)
+    shadowed = shadows(report)
+    if shadowed.rows:
+        yield shadowed
+
+
+def arms(report: Report) -> Table:
+    """What each arm was given."""
+    lines = [line(row) for row in report.results[: len(report.experiment.arms)]]
+    headings: tuple[str, ...] = (HEADINGS.arm, HEADINGS.model, HEADINGS.units, HEADINGS.decisions)
+    rows: list[tuple[str, ...]] = [(each.arm, each.model, each.units, each.decisions) for each in lines]
+    if report.experiment.is_adaptive:
+        headings = (*headings, "share" if report.experiment.allocation == "contextual" else "last share")
+        rows = [(*row, f"{100 * arm.share:.1f} %") for row, arm in zip(rows, report.hindsight().arms, strict=True)]
+    return Table(headings, tuple(rows))
+
+
+def changes(report: Report) -> Table:
+    """How the arms of a split differ from the control."""
+    fields = ("metric", "arm", "observations", "mean", "change", "p_value", "verdict")
+    lines = [HEADINGS, *(line(row) for row in report.results)]
+    headings, *rows = (tuple(getattr(each, field) for field in fields) for each in lines)
+    return Table(headings, tuple(rows))
+
+
+def weighted_means(report: Report) -> Table:
+    """What the arms of a bandit were worth."""
+    rows = [
+        (metric.name, arm.arm, f"{arm.observations:,}", _mean(arm.mean), _mean(arm.weighted_mean))
+        for metric in report.experiment.metrics
+        for arm in report.hindsight(metric.name).arms
+    ]
+    return Table(("metric", "arm", "observed", "mean", "weighted mean"), tuple(rows))
+
+
+def rankings(report: Report, metrics: Iterable[str] | None = None) -> Table:
+    """Which of two arms do outcomes prefer, in lists that mixed their rankings; by default of every metric."""
+    names = [metric.name for metric in report.experiment.metrics] if metrics is None else metrics
+    rows = [
+        (
+            name,
+            pair.second,
+            pair.first,
+            f"{pair.impressions:,}",
+            f"{pair.losses:,}",
+            f"{pair.wins:,}",
+            f"{pair.ties:,}",
+            share_of_credit(pair),
+            judge_pair(report.experiment.metric(name), pair, report.confidence).verdict,
+        )
+        for name in names
+        for pair in report.pairs(name)
+    ]
+    headings = ("metric", "arm", "against", "lists", "won", "lost", "tied", CREDIT, "verdict")
+    return Table(headings, tuple(rows))
+
+
+def shadows(report: Report) -> Table:
+    """What shadows would have been worth, on the labels of what was served in their place."""
+    score = report.shadow_score
+    decisions = report.decisions
+    named = () if score is None else ("labels", f"its {score.name}", f"{score.name} served")
+    rows = []
+    for each in (Shadow(*row) for row in report.shadow().itertuples(index=False)):
+        seen = (each.model, f"{each.decisions:,} of {decisions:,}", f"{each.errors:,}")
+        means = (f"{each.labels:,}", _mean(each.shadow_mean), _mean(each.served_mean))
+        rows.append(seen if score is None else (*seen, *means))
+    return Table(("shadow", "decisions seen", "errors", *named), tuple(rows))
+
+
+def _mean(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.4g}"
