@@ -36,6 +36,8 @@ _WIDTH = 640
 _TITLE_LETTERS = 76
 _FAINT = "#BBBBBB"
 _CLOCK = {
+    "milliseconds": "%H:%M:%S.%L",
+    "seconds": "%H:%M:%S",
     "year": "%b %d %Y",
     "quarter": "%b %d",
     "minutes": "%H:%M",
