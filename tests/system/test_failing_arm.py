@@ -20,7 +20,7 @@ from router.client import Turnout
 from router.ledger import schema
 from router.ledger.database import open_database
 from tests.system.processes import Router
-from tests.system.strange_models import FIRST_FAILURE
+from tests.system.strange_models import FIRST_FAILURE, load_strange
 from tests.system.strange_router import strange_router
 
 REQUESTS = 3 * FIRST_FAILURE
@@ -114,7 +114,7 @@ def verify_log(router: Router) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("kind", ["raising", "hanging"])
 def test_callers_see_nothing_of_a_candidate_that_begins_to_fail(kind: str, tmp_path: Path, tally: Tally) -> None:
     candidate = f"{kind}@1"
-    with strange_router(tmp_path, ["sum", kind]) as router:
+    with strange_router(tmp_path, ["sum", kind], load_strange) as router:
         begin(router, candidate)
         sent = asyncio.run(load(router.url))
         proof = verify_log(router)

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from router.client import Turnout
 from tests.system.conftest import until
 from tests.system.processes import Router
-from tests.system.strange_models import LOADING_S, level
+from tests.system.strange_models import LOADING_S, level, load_strange
 from tests.system.strange_router import strange_router
 
 CLIENTS = 8
@@ -121,7 +121,7 @@ def called_models(router: Router) -> set[str]:
 
 def test_models_are_swapped_under_load_without_a_lost_or_a_mixed_reply(tmp_path: Path, tally: Tally) -> None:
     names = ["steep-1", "steep-2", "level-3", "steep-4", "steep-5", "level-6", "level-7", "steep-8", "unloadable"]
-    with strange_router(tmp_path, names) as router:
+    with strange_router(tmp_path, names, load_strange) as router:
         with Turnout(router.url) as http:
             http.create_endpoint({"name": "delay", "champion": "steep-1@1", "timeout_ms": 5000})
         load, done = Load(router.url), list[str]()

@@ -21,9 +21,10 @@ from models.registry import Registry
 from models.runtime import load
 from models.signature import BatchEncoder, input_struct
 from router.client import Turnout
+from tests.shadow_models import load_shadow
 from tests.system.conftest import until
 from tests.system.processes import Router, router
-from tests.system.shadow_router import shadow_router
+from tests.system.strange_router import strange_router
 
 pytestmark = pytest.mark.system
 
@@ -38,7 +39,7 @@ INPUTS = {"distance": 100.0, "carrier": "B6", "wind": None}
 @pytest.fixture
 def shadowed(tmp_path: Path) -> Iterator[Router]:
     """A router with an endpoint for each bad shadow, and one for a good one."""
-    with shadow_router(tmp_path, ["sum", "sum-too", *BAD]) as running:
+    with strange_router(tmp_path, ["sum", "sum-too", *BAD], load_shadow) as running:
         with Turnout(running.url) as client:
             for name in ("sum-too", *BAD):
                 client.create_endpoint({"name": name, "champion": "sum@1", "shadows": [f"{name}@1"]})
