@@ -16,6 +16,9 @@ HOLDOUT = 255
 INTERLEAVED = 254
 """The arm of lists that mix the rankings of all arms."""
 
+PLANNED_DECISIONS = 10_000
+"""The planned size of experiments that do not say theirs."""
+
 FORCED = 0
 """The epoch of decisions whose arm the client named: it was not drawn, so it counts nowhere."""
 
@@ -81,6 +84,7 @@ class _Document(msgspec.Struct, frozen=True):
     metrics: list[AnyMetric]
     randomise: Literal["unit", "request"] = "unit"
     allocation: _Allocation = _Allocation()
+    planned_decisions: int = PLANNED_DECISIONS
 
 
 class Arm(NamedTuple):
@@ -116,6 +120,8 @@ class Experiment(NamedTuple):
     allocation: Literal["split", "thompson", "contextual", "interleave"] = "split"
     method: Literal["team_draft", "probabilistic", "optimised"] | None = None
     """How rankings are interleaved."""
+    planned_decisions: int = PLANNED_DECISIONS
+    """At how many decisions of the experiment its confidence sequences shall be narrowest; declared in advance."""
 
     @property
     def is_adaptive(self) -> bool:
@@ -187,6 +193,7 @@ def read_experiment(source: Source, name: str) -> Experiment:
         epochs=_read_epochs(source, row["id"], [arm.number for arm in arms]),
         allocation=document.allocation.kind,
         method=document.allocation.method,
+        planned_decisions=document.planned_decisions,
     )
 
 

@@ -23,6 +23,7 @@ SPECIAL_NAMES: Mapping[int, str] = MappingProxyType({HOLDOUT: HOLDOUT_NAME, INTE
 
 Timeout = Annotated[int, msgspec.Meta(ge=1, le=60_000)]
 Concurrency = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+Decisions = Annotated[int, msgspec.Meta(ge=100, le=1_000_000_000_000)]
 
 
 class Breaker(Document, frozen=True, kw_only=True):
@@ -81,6 +82,8 @@ class Experiment(Document, frozen=True, kw_only=True):
     holdout: Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)] = 0.0
     """The share of the experiment's units that no arm gets: the champion serves them, and they are logged."""
     audience: list[Condition] = msgspec.field(default_factory=list)
+    planned_decisions: Decisions = 10_000
+    """At how many decisions intervals that may be read at every look shall be narrowest; fixed before the first one."""
 
     def __post_init__(self) -> None:
         if self.randomise is None:

@@ -1,5 +1,6 @@
 """What a report adds up from the outcomes is what the router folded into its statistics, whatever was said and when."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,18 @@ def test_report_ignores_late_outcomes_where_the_router_does(metric: dict[str, An
     ours: AnyMetric = msgspec.convert(document, AnyMetric)
     theirs: documents.AnyMetric = msgspec.convert(document, documents.AnyMetric)
     assert ours.ignores_late is theirs.ignores_late
+
+
+@pytest.mark.parametrize("planned", [None, 250])
+def test_report_plans_as_many_decisions_as_the_router(tmp_path: Path, planned: int | None) -> None:
+    ledger = Ledger()
+    ledger.add_experiment(METRICS)
+    (row,) = ledger.experiments
+    document = json.loads(row["document"]) | ({} if planned is None else {"planned_decisions": planned})
+    row["document"] = json.dumps(document)
+    read = read_experiment(open_source(ledger.write_sqlite(tmp_path / "ledger.db")), NAME)
+    theirs = msgspec.convert(document, documents.Experiment)
+    assert read.planned_decisions == theirs.planned_decisions == (planned or 10_000)
 
 
 def test_report_knows_the_router_s_numbers_for_what_was_not_drawn() -> None:

@@ -179,6 +179,8 @@ def test_check_experiment_refuses_probability_scores_of_numbers() -> None:
         ({"holdout": 1.0}, "holdout"),
         ({"holdout": -0.1}, "holdout"),
         ({"sticky": 1}, "sticky"),
+        ({"planned_decisions": 99}, "planned_decisions"),
+        ({"planned_decisions": 1000.5}, "planned_decisions"),
         ({"metrics": [metric(late="never")]}, "metrics[0].late"),
         ({"metrics": [metric(default=2)]}, "metrics[0].default"),
     ],

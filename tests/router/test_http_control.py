@@ -169,6 +169,7 @@ def test_experiment_with_a_holdout_shows_it_beside_its_arms(client: Client) -> N
             "'randomise' can no longer change, only allocation, arms, holdout, shadows, traffic",
         ),
         ({"sticky": True}, "'sticky' can no longer change"),
+        ({"planned_decisions": 20_000}, "'planned_decisions' can no longer change"),
     ],
 )
 def test_running_experiment_keeps_arms_and_metrics(client: Client, changes: dict[str, Any], message: str) -> None:
