@@ -1,0 +1,21 @@
+"""What charts of one metric say in their titles."""
+
+from typing import TYPE_CHECKING
+
+from analysis.experiment import AnyMetric
+
+if TYPE_CHECKING:
+    from analysis.report import Report
+
+
+def chosen_metric(report: "Report", name: str | None) -> AnyMetric:
+    """The metric of that name, by default the primary."""
+    return report.experiment.primary if name is None else report.experiment.metric(name)
+
+
+def finding(report: "Report", metric: AnyMetric | None = None) -> str:
+    """What was found of the arm that the verdict is about, in a metric, by default the primary."""
+    if report.experiment.incomparable:
+        return report.experiment.incomparable
+    name, arm = (metric or report.experiment.primary).name, report.verdict().arm
+    return next(row.reason for row in report.results if (row.metric, row.arm) == (name, arm))
