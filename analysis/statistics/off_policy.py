@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
+
+from analysis.statistics.ratios import Estimate, moments, ratio_of_sums
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.intp]
@@ -85,17 +86,8 @@ class Overlap(NamedTuple):
         return not self.reasons
 
 
-class Estimate(NamedTuple):
-    """Mean outcome per decision under the policy, with the standard error by unit and a t interval; fixed horizon."""
-
-    value: float
-    error: float
-    low: float
-    high: float
-
-
 class Estimates(NamedTuple):
-    """The same quantity, estimated in five ways."""
+    """The mean outcome per decision under the policy, estimated in five ways; t intervals by unit, fixed horizon."""
 
     ips: Estimate
     snips: Estimate
@@ -111,17 +103,6 @@ class Evaluation(NamedTuple):
 
     overlap: Overlap
     estimates: Estimates | None
-
-
-class Moments(NamedTuple):
-    """Sums over units of a numerator A, a denominator B and their products: what a ratio and its error need."""
-
-    units: int
-    a: float
-    b: float
-    aa: float
-    ab: float
-    bb: float
 
 
 def make_log(
@@ -231,28 +212,6 @@ def arm_means(log: Log, folds: int = _FOLDS) -> Floats:
     known = number > _CERTAIN
     means = np.where(known, np.divide(sums, number, out=np.zeros_like(sums), where=known), overall)
     return np.asarray(means[fold])
-
-
-def moments(units: Integers, numerator: Floats, denominator: Floats) -> Moments:
-    """Return the sums over units of rows' numerators [rows] and denominators [rows]; an engine can make them too."""
-    a, b = np.bincount(units, weights=numerator), np.bincount(units, weights=denominator)
-    return Moments(a.size, float(a.sum()), float(b.sum()), float(a @ a), float(a @ b), float(b @ b))
-
-
-def ratio_of_sums(sums: Moments, confidence: float = 0.95) -> Estimate:
-    """Return sum A / sum B with the error of its linearisation, units being independent (Liang and Zeger 1986).
-
-    An error is nan for fewer than two units.
-    """
-    if sums.b == 0:
-        return Estimate(math.nan, math.nan, math.nan, math.nan)
-    value = sums.a / sums.b
-    if sums.units < 2:
-        return Estimate(value, math.nan, math.nan, math.nan)
-    squared = max(sums.aa - 2 * value * sums.ab + value * value * sums.bb, 0.0)
-    error = math.sqrt(squared * sums.units / (sums.units - 1)) / abs(sums.b)
-    margin = float(special.stdtrit(sums.units - 1, (1 + confidence) / 2)) * error
-    return Estimate(value, error, value - margin, value + margin)
 
 
 def _estimates(log: Log, policy: Floats, model: Floats, threshold: float | None, confidence: float) -> Estimates:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import optimize, special
 
-from analysis.statistics.off_policy import Moments
+from analysis.statistics.ratios import Moments
 from analysis.statistics.sequences import asymptotic_sequence, log_e_value, mixture_rho
 
 LEAST_UNITS = 50
@@ -23,16 +23,17 @@ class PairedSums(NamedTuple):
     """Sums over units of what a shadow and the served model did for the same decisions.
 
     The two values of a unit, A and B of `Moments`, are: its sum of score differences (shadow less served) and number of
-    labels; its number of agreeing predictions and of predictions; milliseconds of the shadow and of the served model.
+    labels; its number of agreeing predictions and of predictions; milliseconds of the shadow and of the served model,
+    where both are known.
     """
 
     score: Moments
     agreement: Moments
-    latency: Moments
     errors: int
     """Decisions for which the shadow failed."""
     decisions: int
     """That it was asked."""
+    latency: Moments | None = None
 
 
 class Looked(NamedTuple):
@@ -52,10 +53,10 @@ class PairedComparison(NamedTuple):
     """Natural logarithm of the evidence at this look that the difference is not 0; -inf without any."""
     agreement: Looked
     """Share of predictions on which both agree."""
-    latency_ratio: Looked
-    """Mean latency of the shadow, divided by that of the served model."""
     error_rate: Looked
     """Share of decisions for which the shadow failed."""
+    latency_ratio: Looked | None
+    """Mean latency of the shadow, divided by that of the served model; None where one is not known."""
 
 
 def compare(sums: PairedSums, planned: float, alpha: float = 0.05) -> PairedComparison:
@@ -68,8 +69,8 @@ def compare(sums: PairedSums, planned: float, alpha: float = 0.05) -> PairedComp
         difference=mean_sequence(sums.score, planned, alpha),
         log_e_value=mean_evidence(sums.score, planned, alpha),
         agreement=Looked(agreement.value, max(agreement.low, 0.0), min(agreement.high, 1.0)),
-        latency_ratio=ratio_sequence(sums.latency, planned, alpha),
         error_rate=proportion_sequence(sums.errors, sums.decisions, alpha),
+        latency_ratio=None if sums.latency is None else ratio_sequence(sums.latency, planned, alpha),
     )
 
 

@@ -13,10 +13,9 @@ from analysis.statistics.off_policy import (
     balanced_propensities,
     evaluate,
     make_log,
-    moments,
     overlap_of,
-    ratio_of_sums,
 )
+from analysis.statistics.ratios import moments, ratio_of_sums
 from bench.off_policy import ESTIMATORS, context_means, evaluations, make_decisions, make_world, rare_world
 
 Floats = NDArray[np.float64]

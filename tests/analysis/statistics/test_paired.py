@@ -6,7 +6,6 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.special import betaln
 
-from analysis.statistics.off_policy import Moments, moments
 from analysis.statistics.paired import (
     LEAST_UNITS,
     PairedSums,
@@ -17,6 +16,7 @@ from analysis.statistics.paired import (
     ratio_sequence,
     single_pairs,
 )
+from analysis.statistics.ratios import Moments, moments
 from analysis.statistics.sequences import asymptotic_sequence
 
 Floats = NDArray[np.float64]
@@ -133,9 +133,10 @@ def test_the_whole_comparison() -> None:
     assert found.difference.high < 0
     assert found.log_e_value > math.log(20)
     assert found.agreement.low < 0.9 < found.agreement.high <= 1
-    assert found.latency_ratio.low < 1.5 < found.latency_ratio.high
-    assert found.latency_ratio.low > 1
+    assert found.latency_ratio is not None
+    assert 1 < found.latency_ratio.low < 1.5 < found.latency_ratio.high
     assert found.error_rate == proportion_sequence(3, 1003)
+    assert compare(sums._replace(latency=None), planned=1000) == found._replace(latency_ratio=None)
 
 
 @pytest.mark.parametrize("sums", [single_pairs(LEAST_UNITS - 1, 5, 9), single_pairs(100, 30, 9), single_pairs(0, 0, 0)])
