@@ -52,10 +52,19 @@ class BinaryMetric(Metric, tag="binary", frozen=True, kw_only=True):
     default: float | None = None
 
 
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """The lowest and the highest value that counts; declared in advance, so the same for every arm and look."""
+
+    low: float | None = None
+    high: float | None = None
+
+
 class NumericMetric(Metric, tag="numeric", frozen=True, kw_only=True):
     """A number; `default` counts for what has no outcome when its window closes."""
 
     default: float | None = None
+    winsorise: Limits | None = None
+    """To which limits the value of an item is pulled, once its outcomes are added up."""
 
 
 class RatioMetric(Metric, tag="ratio", frozen=True, kw_only=True):
@@ -104,6 +113,8 @@ class Epoch(NamedTuple):
     number: int
     shares: tuple[float, ...]
     published_ms: int
+    drawn: float = 1.0
+    """The part of its units that is not held out."""
 
 
 class Experiment(NamedTuple):
@@ -134,15 +145,14 @@ class Experiment(NamedTuple):
         return self.allocation == "interleave"
 
     @property
-    def incomparable(self) -> str | None:
-        """Why nothing is said of differences between arms; None if they can be compared."""
-        if not self.is_adaptive:
-            return None
-        *most, last = (arm.name for arm in self.arms)
-        return (
-            f"{', '.join(most)} and {last} are not compared: traffic followed the outcomes ({self.allocation}), where "
-            "neither fixed-horizon intervals nor p-values hold, so none are given"
-        )
+    def shares_changed(self) -> bool:
+        """Whether arms had other shares at other times, so that their own means are of different times."""
+        return self.is_adaptive or len({epoch.shares for epoch in self.epochs}) > 1
+
+    @property
+    def arm_names(self) -> dict[int, str]:
+        """The names of the arms by their numbers."""
+        return {arm.number: arm.name for arm in self.arms}
 
     @property
     def control(self) -> Arm:
@@ -224,11 +234,16 @@ def _read_arms(source: Source, name: str, experiment_id: int) -> tuple[Arm, ...]
 def _read_epochs(source: Source, experiment_id: int, arms: list[int]) -> tuple[Epoch, ...]:
     table = source.tables["epochs"]
     rows = source.rows(table.filter(table["experiment_id"] == experiment_id).order_by("epoch"))
-    return tuple(Epoch(row["epoch"], _shares(row["runs"], arms), row["published_ms"]) for row in rows)
+    return tuple(_epoch(row["epoch"], json.loads(row["runs"]), row["published_ms"], arms) for row in rows)
 
 
-def _shares(runs: str, arms: list[int]) -> tuple[float, ...]:
-    pairs = [(buckets, arm) for buckets, arm in json.loads(runs) if arm not in {HOLDOUT, INTERLEAVED}]
+def _epoch(number: int, runs: list[tuple[int, int]], published_ms: int, arms: list[int]) -> Epoch:
+    held = sum(buckets for buckets, arm in runs if arm == HOLDOUT)
+    return Epoch(number, _shares(runs, arms), published_ms, 1 - held / (sum(buckets for buckets, _ in runs) or 1))
+
+
+def _shares(runs: list[tuple[int, int]], arms: list[int]) -> tuple[float, ...]:
+    pairs = [(buckets, arm) for buckets, arm in runs if arm not in {HOLDOUT, INTERLEAVED}]
     # An epoch may hold everybody out.
     total = sum(buckets for buckets, _ in pairs) or 1
     return tuple(sum(buckets for buckets, number in pairs if number == arm) / total for arm in arms)

@@ -7,8 +7,9 @@ A metric becomes observations, each with the decision's arm (intention to treat)
 - a ratio sums its two outcomes per decision, and an outcome that did not happen adds nothing;
 - an outcome that happened after the window counts, unless the metric ignores late ones.
 
-Several outcomes of one item: values add up, a binary one happened or not, and the scores of repeated labels are
-averaged. Of every outcome the highest version counts, and not at all if that retracts it.
+Several outcomes of one item: values add up, and then are pulled to the metric's limits; a binary one happened or not,
+and the scores of repeated labels are averaged. Of every outcome the highest version counts, and not at all if that
+retracts it.
 
 The router folds outcomes into its statistics by the same rules (router/ledger/contributions.py).
 """
@@ -26,6 +27,7 @@ from analysis.experiment import (
     AnyMetric,
     BinaryMetric,
     Experiment,
+    Limits,
     NumericMetric,
     RatioMetric,
     ScoreMetric,
@@ -156,7 +158,17 @@ def metric_names(metric: AnyMetric) -> tuple[str, ...]:
 
 
 def _value_of_item(posted: ir.Table, metric: AnyMetric) -> ir.Value:
-    return posted["value"].max() if isinstance(metric, BinaryMetric) else posted["value"].sum()
+    if isinstance(metric, BinaryMetric):
+        return posted["value"].max()
+    total = posted["value"].sum()
+    return _limited(total, metric.winsorise) if isinstance(metric, NumericMetric) and metric.winsorise else total
+
+
+def _limited(value: ir.Value, limits: Limits) -> ir.Value:
+    """Pull values to the limits (winsorising)."""
+    if limits.low is not None:
+        value = ibis.greatest(value, ibis.literal(limits.low).cast("float64"))
+    return value if limits.high is None else ibis.least(value, ibis.literal(limits.high).cast("float64"))
 
 
 def _posted(log: Log, metric: AnyMetric, *names: str) -> ir.Table:

@@ -218,9 +218,27 @@ def _single_metric_contradictions(metric: AnyMetric, output: str) -> Iterator[tu
         yield "denominator", f"numerator and denominator are both {metric.numerator!r}"
     if isinstance(metric, ScoreMetric) and output != "probability" and metric.score in PROBABILITY_SCORES:
         yield "score", f"{metric.score!r} scores probabilities, but the endpoint's models return a {output}"
+    if isinstance(metric, NumericMetric):
+        yield from _value_contradictions(metric)
+
+
+def _value_contradictions(metric: NumericMetric) -> Iterator[tuple[str, str]]:
     # Not a number is not within it either.
-    if isinstance(metric, NumericMetric) and metric.default is not None and not abs(metric.default) <= LARGEST_VALUE:
+    if metric.default is not None and not abs(metric.default) <= LARGEST_VALUE:
         yield "default", f"the default must lie within {LARGEST_VALUE:g} of 0, but is {metric.default!r}"
+    if metric.winsorise is None:
+        return
+    low, high = metric.winsorise.low, metric.winsorise.high
+    for end, limit in (("low", low), ("high", high)):
+        if limit is not None and not abs(limit) <= LARGEST_VALUE:
+            yield f"winsorise.{end}", f"a limit must lie within {LARGEST_VALUE:g} of 0, but this one is {limit!r}"
+    if low is None and high is None:
+        yield "winsorise", "it has no limit; give it low, high or both, or leave it out"
+    if low is not None and high is not None and not low < high:
+        yield "winsorise.low", f"low ({low:g}) must be below high ({high:g})"
+    if metric.default is not None and metric.limited(metric.default) != metric.default:
+        counts_as = f"the default {metric.default:g} is beyond the limits and would count as "
+        yield "default", f"{counts_as}{metric.limited(metric.default):g}; put it between them"
 
 
 def _repeated(names: Sequence[str]) -> str | None:

@@ -1,5 +1,6 @@
 """Metrics: how outcomes become a number per unit."""
 
+import math
 from typing import Annotated, Literal
 
 import msgspec
@@ -43,10 +44,26 @@ class BinaryMetric(Metric, frozen=True, kw_only=True, tag="binary"):
     default: Literal[0, 1] | None = None
 
 
+class Limits(Document, frozen=True, kw_only=True):
+    """The lowest and the highest value that counts. Limits read off the data would differ by arm and by look."""
+
+    low: float | None = None
+    high: float | None = None
+
+
 class NumericMetric(Metric, frozen=True, kw_only=True, tag="numeric"):
     """A finite number per decision; `default` counts for a decision whose window closed without an outcome."""
 
     default: float | None = None
+    winsorise: Limits | None = None
+    """To which limits the value of an item is pulled, once its outcomes are added up."""
+
+    def limited(self, value: float) -> float:
+        """Return the value, or the limit that it is beyond."""
+        if self.winsorise is None:
+            return value
+        low, high = self.winsorise.low, self.winsorise.high
+        return min(max(value, -math.inf if low is None else low), math.inf if high is None else high)
 
 
 class RatioMetric(Metric, frozen=True, kw_only=True, tag="ratio"):

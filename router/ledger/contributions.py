@@ -1,10 +1,20 @@
 """What the outcomes of one item add to the statistics: pure, so that a log can be folded again and compared."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from analysis.statistics.scores import score
-from router.documents import AnyFeature, AnyMetric, BinaryMetric, Contextual, Experiment, RatioMetric, ScoreMetric
+from router.documents import (
+    AnyFeature,
+    AnyMetric,
+    BinaryMetric,
+    Contextual,
+    Experiment,
+    NumericMetric,
+    RatioMetric,
+    ScoreMetric,
+)
 
 
 class Moments(NamedTuple):
@@ -89,7 +99,8 @@ def contribution(metric: AnyMetric, statements: Statements, prediction: float | 
     """Return what an item adds to a statistic of the metric; nothing to a score where nothing was predicted.
 
     Of every outcome id the highest version counts, and not at all if it is retracted. Several outcomes of one item:
-    values add up, a binary one happened or not, and the scores of repeated labels are averaged.
+    values add up, and then are pulled to the metric's limits; a binary one happened or not, and the scores of repeated
+    labels are averaged.
     """
     closes_ms = decided_ms + 1000 * metric.window_s
     values = [
@@ -106,7 +117,11 @@ def contribution(metric: AnyMetric, statements: Statements, prediction: float | 
 def _combined(metric: AnyMetric, values: list[float], prediction: float | None) -> float:
     if isinstance(metric, ScoreMetric) and prediction is not None:
         return sum(score(metric.score, prediction, value) for value in values) / len(values)
-    return max(values) if isinstance(metric, BinaryMetric) else sum(values)
+    if isinstance(metric, BinaryMetric):
+        return max(values)
+    # A limit would hide how much a sum depends on its order; verification adds up in another one.
+    total = math.fsum(values)
+    return metric.limited(total) if isinstance(metric, NumericMetric) else total
 
 
 def _newest(statements: Statements) -> Iterable[Stated]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from router.documents import AnyMetric
+from router.documents import AnyMetric, NumericMetric
 from router.errors import InvalidDocument
 from router.simulation.plans import has_ones_only
 from router.simulation.values import AnyValues, Normals, Ones, Resampled
@@ -84,7 +84,7 @@ def _number(text: str | None, where: str, metric: AnyMetric) -> float:
         raise _refused(f"{where}: {text!r} is not finite; leave such rows out")
     if has_ones_only(metric) and value not in {0.0, 1.0}:
         raise _refused(f"{where}: {text!r} is neither 0 nor 1, as {metric.name!r} has to be")
-    return value
+    return metric.limited(value) if isinstance(metric, NumericMetric) else value
 
 
 def _refused(message: str) -> InvalidDocument:

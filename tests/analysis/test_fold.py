@@ -35,13 +35,15 @@ METRICS: list[dict[str, Any]] = [
     BRIER | IGNORES | {"name": "distance", "score": "absolute_error"},
     REVENUE | SECONDARY,
     REVENUE | IGNORES | {"name": "tip"},
+    REVENUE | SECONDARY | {"name": "fare", "winsorise": {"low": 1, "high": 4.5}},
+    REVENUE | IGNORES | {"name": "fee", "winsorise": {"high": 3}},
     REVENUE | SECONDARY | {"name": "click", "kind": "binary", "late": "count"},
     REVENUE | IGNORES | {"name": "seen", "kind": "binary"},
     RATIO | SECONDARY | {"name": "yield", "numerator": "revenue", "denominator": "visit"},
     RATIO | IGNORES | {"name": "prompt-yield", "numerator": "tip", "denominator": "visit"},
 ]
 ZERO_OR_ONE = {"late", "click", "seen"}
-OUTCOMES = (*sorted(ZERO_OR_ONE), "revenue", "tip", "visit")
+OUTCOMES = (*sorted(ZERO_OR_ONE), "fare", "fee", "revenue", "tip", "visit")
 
 
 def decided(generator: np.random.Generator, ledger: Ledger) -> None:
@@ -64,7 +66,7 @@ def said(generator: np.random.Generator, ledger: Ledger) -> list[Observation]:
     for decision in ledger.decisions:
         is_drawn = decision["epoch"] != FORCED
         for item in range(decision["predictions"].count(",") + 2):
-            for metric in generator.permutation(OUTCOMES)[: generator.integers(0, 7)]:
+            for metric in generator.permutation(OUTCOMES)[: generator.integers(0, 9)]:
                 for outcome_id in ("", "b", "c")[: generator.integers(1, 4)]:
                     for version in generator.permutation([0, 1, 5])[: generator.choice([1, 1, 1, 2, 3])]:
                         value = float(generator.uniform() < 0.5) if metric in ZERO_OR_ONE else generator.normal(3, 2)

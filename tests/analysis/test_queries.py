@@ -238,6 +238,24 @@ def test_outcome_that_is_not_counted_counts_for_nothing(tmp_path: Path, *, is_th
     assert [_per_unit(source, metric, NOW_MS) for metric in ("revenue", "value-per-visit", "brier")] == [{}, {}, {}]
 
 
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [({"low": 0}, [0, 11, 90]), ({"high": 50}, [-4, 11, 50]), ({"low": 0, "high": 10}, [0, 10, 10])],
+)
+def test_value_of_an_item_is_pulled_to_the_limits_once_it_is_added_up(
+    tmp_path: Path, limits: dict[str, float], expected: list[float]
+) -> None:
+    ledger = Ledger()
+    number = ledger.add_experiment([REVENUE | {"winsorise": limits}])
+    for unit, values in enumerate([(-4.0,), (-1.0, 12.0), (30.0, 60.0)]):
+        decision = ledger.decide(number, 0, str(unit), START_MS + unit)
+        for index, value in enumerate(values):
+            ledger.observe(decision, "revenue", value, outcome_id=str(index))
+    for source in _open(ledger, tmp_path):
+        found = _per_unit(source, "revenue", NOW_MS)
+        assert [found[0, unit][0] for unit in "012"] == expected
+
+
 def test_ratio_counts_a_denominator_without_numerator(tmp_path: Path) -> None:
     ledger = Ledger()
     experiment = ledger.add_experiment([REVENUE, RATIO])

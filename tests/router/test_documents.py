@@ -135,6 +135,31 @@ def test_experiment_takes_shares_of_one_bucket_and_of_none() -> None:
             "within 1e+100 of 0, but is nan",
         ),
         (
+            {"metrics": [metric(kind="numeric", winsorise={})]},
+            "metrics[0].winsorise",
+            "it has no limit; give it low, high or both",
+        ),
+        (
+            {"metrics": [metric(kind="numeric", winsorise={"low": 5, "high": 5})]},
+            "metrics[0].winsorise.low",
+            "low (5) must be below high (5)",
+        ),
+        (
+            {"metrics": [metric(kind="numeric", winsorise={"low": 0, "high": float("inf")})]},
+            "metrics[0].winsorise.high",
+            "a limit must lie within 1e+100 of 0, but this one is inf",
+        ),
+        (
+            {"metrics": [metric(kind="numeric", winsorise={"low": float("nan")})]},
+            "metrics[0].winsorise.low",
+            "this one is nan",
+        ),
+        (
+            {"metrics": [metric(kind="numeric", default=0, winsorise={"low": 1, "high": 9})]},
+            "metrics[0].default",
+            "the default 0 is beyond the limits and would count as 1; put it between them",
+        ),
+        (
             {"allocation": {"kind": "thompson", "metric": "click"}, "holdout": 0.9999},
             "holdout",
             "a holdout of 0.9999 leaves less than 0.0001 for each of 2 arms; hold out less",
@@ -183,6 +208,8 @@ def test_check_experiment_refuses_probability_scores_of_numbers() -> None:
         ({"planned_decisions": 1000.5}, "planned_decisions"),
         ({"metrics": [metric(late="never")]}, "metrics[0].late"),
         ({"metrics": [metric(default=2)]}, "metrics[0].default"),
+        ({"metrics": [metric(winsorise={"high": 2})]}, "metrics[0]"),
+        ({"metrics": [metric(kind="numeric", winsorise={"top": 2})]}, "metrics[0].winsorise"),
     ],
 )
 def test_experiment_of_the_wrong_shape_names_the_field(changes: dict[str, Any], path: str | None) -> None:

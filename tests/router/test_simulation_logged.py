@@ -5,7 +5,7 @@ import pytest
 from sqlalchemy import Engine
 
 from router.commands.simulation_ledger import logged_values, stored_experiment
-from router.documents import AnyMetric, BinaryMetric, NumericMetric
+from router.documents import AnyMetric, BinaryMetric, Limits, NumericMetric
 from router.errors import CannotStart, InvalidDocument, UnknownExperiment
 from router.ledger.folding import Folder
 from router.ledger.writing import insert_decisions
@@ -34,6 +34,12 @@ def test_a_file_is_drawn_from_with_replacement(tmp_path: Path) -> None:
     assert (control.mean, control.sd) == (3, 1)
     total, _ = control.draw(np.random.default_rng(0), np.array([1000]))
     assert 2000 < total[0] < 4000
+
+
+def test_values_of_a_file_are_pulled_to_the_limits(tmp_path: Path) -> None:
+    limited = NumericMetric(name="revenue", direction="increase", winsorise=Limits(low=1, high=5))
+    found = read_csv(_csv(tmp_path, "arm,value\ncontrol,-2\ncontrol,3\nnew,9\n"), limited, ARMS)
+    assert [each.mean for each in found.values()] == [2, 5]
 
 
 @pytest.mark.parametrize(
