@@ -11,6 +11,8 @@
     ├── InvalidExperiment       the experiment's document says something that cannot be analysed
     ├── UnknownMetric           the experiment has no metric of that name, or none of the kind asked for
     ├── UnknownArm              the experiment has no treatment arm of that name
+    ├── UnknownField            no unit of the experiment began with that field in its context
+    ├── InvalidPolicy           shares of a policy that are no probabilities, or say nothing of some decisions
     └── InvalidLevel            a significance level outside (0, 1)
 
 A message names the thing, its value and what to do about it.
@@ -59,6 +61,14 @@ class UnknownMetric(AnalysisError):
 
 class UnknownArm(AnalysisError):
     """The experiment has no treatment arm of the given name."""
+
+
+class UnknownField(AnalysisError):
+    """No unit of the experiment began with the given field in its context."""
+
+
+class InvalidPolicy(AnalysisError):
+    """A policy does not say what would have been chosen."""
 
 
 class InvalidLevel(AnalysisError):

@@ -41,18 +41,21 @@ class Effect(NamedTuple):
     p_value: float
 
 
-def read_samples(source: Source, per_unit: ir.Table) -> dict[int, Sample]:
-    """Aggregate units (columns arm, numerator, denominator, observations) to one sample per arm with data."""
+def read_samples(source: Source, per_unit: ir.Table, by: str = "arm") -> dict[int, Sample]:
+    """Aggregate units (columns arm, numerator, denominator, observations) to one sample per arm with data.
+
+    `by` names another column of numbers to group by, in place of arm.
+    """
     with source.reading():
-        by_arm = read_aggregates(
+        groups = read_aggregates(
             per_unit,
-            "arm",
+            by,
             has_count=True,
             mean_cols=(_NUMERATOR, _DENOMINATOR, _OBSERVATIONS),
             var_cols=(_NUMERATOR, _DENOMINATOR),
             cov_cols=((_NUMERATOR, _DENOMINATOR),),
         )
-    return {int(str(arm)): sample_of(_without_gaps(aggregates)) for arm, aggregates in by_arm.items()}
+    return {int(str(number)): sample_of(_without_gaps(aggregates)) for number, aggregates in groups.items()}
 
 
 def _without_gaps(aggregates: Aggregates) -> Aggregates:
@@ -76,6 +79,18 @@ def sample_of(aggregates: Aggregates) -> Sample:
         variance=float(safe.ratio_var(_NUMERATOR, _DENOMINATOR)),
         aggregates=aggregates,
     )
+
+
+def standard_error(control: Sample, treatment: Sample) -> float:
+    """Return the standard error of the difference of the means."""
+    return math.sqrt(control.variance / control.units + treatment.variance / treatment.units)
+
+
+def degrees_of_freedom(control: Sample, treatment: Sample) -> float:
+    """Return the degrees of freedom of the difference's standard error (Welch 1947)."""
+    squares = [sample.variance / sample.units for sample in (control, treatment)]
+    parts = (square**2 / (sample.units - 1) for square, sample in zip(squares, (control, treatment), strict=True))
+    return sum(squares) ** 2 / sum(parts)
 
 
 def compare(control: Sample, treatment: Sample, confidence: float) -> Effect:

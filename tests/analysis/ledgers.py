@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import deltalake
+import msgspec
 import numpy as np
 import pyarrow as pa
 from sqlalchemy import Engine, create_engine, insert
@@ -117,6 +118,7 @@ class Ledger:
         fallback: str | None = None,
         shown: Sequence[int] | None = None,
         draw: Mapping[str, Any] | None = None,
+        context: Mapping[str, Any] | None = None,
     ) -> bytes:
         key = at_ms.to_bytes(6) + len(self.decisions).to_bytes(27)
         model = "champion@1" if arm is None else f"arm{arm}@1"
@@ -133,7 +135,7 @@ class Ledger:
                 "model": model,
                 "served_model": "champion@1" if fallback else model,
                 "fallback": fallback,
-                "context": None,
+                "context": None if context is None else msgspec.json.encode(context).decode(),
                 "inputs": json.dumps([{"distance": 1.0}] * len(predictions)),
                 "predictions": json.dumps(list(predictions)),
                 "shown": None if shown is None else json.dumps(list(shown)),
