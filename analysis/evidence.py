@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 from analysis.experiment import AnyMetric, BinaryMetric, ScoreMetric
 from analysis.fixed_horizon import Effect, Sample
-from analysis.statistics.sample_ratio import SampleRatio
+from analysis.statistics.adaptive import LEAST_VALUES
 
 MINIMUM_UNITS = 30
 """Fewer units in an arm give no interval: the normal approximation has nothing to stand on."""
@@ -44,6 +44,11 @@ def missing_evidence(metric: AnyMetric, arm: str, sample: Sample | None) -> str 
     return None
 
 
+def in_pilot(arm: str, control: str) -> str:
+    """Why there is no interval yet although both arms have observations."""
+    return f"the first {LEAST_VALUES} decisions of {control} and of {arm} only set the scale; too few came after them"
+
+
 def _is_event(metric: AnyMetric) -> bool:
     return isinstance(metric, BinaryMetric) or (isinstance(metric, ScoreMetric) and metric.score == "correct")
 
@@ -79,10 +84,10 @@ def insufficient(reason: str) -> Judgement:
     return Judgement("insufficient", f"not enough evidence: {reason}")
 
 
-def broken_split(sample_ratio: SampleRatio) -> Judgement:
+def broken_split(p_value: float) -> Judgement:
     """Nothing may be said when arms did not get the traffic that was promised."""
     return insufficient(
-        f"the split is broken (sample ratio p = {sample_ratio.p_value:.1g}), so arms cannot be compared; find the "
+        f"the split is broken (sample ratio p = {p_value:.1g}), so arms cannot be compared; find the "
         "cause first: lost decisions, a filter, or a client that picks its arm"
     )
 

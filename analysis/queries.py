@@ -32,10 +32,13 @@ from analysis.experiment import (
     RatioMetric,
     ScoreMetric,
 )
+from analysis.periods import Periods
 from analysis.source import Source
 from analysis.statistics.scores import SCORES, SMALLEST_PROBABILITY
 
 _OUTCOME = ("decision_id", "metric", "item", "outcome_id")
+
+_OF_DECISION = ("arm", "unit", "decided_ms", "epoch", "propensity")
 
 # To PostgreSQL the literal 1.0 is a decimal, and so is what it adds up to.
 _ONE = ibis.literal(1).cast("float64")
@@ -81,7 +84,9 @@ def _standing(said: ir.Table) -> ir.Table:
 
 
 def observations(log: Log, metric: AnyMetric) -> ir.Table:
-    """What was observed: arm, unit, decided_ms, propensity, numerator, denominator, observations (a count)."""
+    """What was observed: arm, unit, decided_ms, epoch, propensity and decision_id of its decision; numerator,
+    denominator, and observations (a count).
+    """
     match metric:
         case RatioMetric():
             return _ratio_observations(log, metric)
@@ -123,17 +128,20 @@ def _matured_decisions(log: Log, metric: BinaryMetric | NumericMetric) -> ir.Tab
     answered = per_item.group_by("decision_id").aggregate(total=per_item["value"].sum(), items=per_item.count())
     decisions = matured.left_join(answered, matured["id"] == answered["decision_id"])
     # A list counts what it showed, anything else its inputs.
-    items = _items(ibis.coalesce(decisions["shown"], decisions["predictions"]))
+    items = number_of_items(ibis.coalesce(decisions["shown"], decisions["predictions"]))
     silent = items - decisions["items"].fill_null(0)
     return decisions.select(
-        "arm",
-        "unit",
-        "decided_ms",
-        "propensity",
+        *_OF_DECISION,
+        decision_id=decisions["id"],
         numerator=decisions["total"].fill_null(0.0) + silent * float(metric.default or 0.0),
         denominator=items.cast("float64"),
         observations=items,
     )
+
+
+def counted_decisions(log: Log, metric: AnyMetric) -> ir.Table:
+    """The decisions that count for a metric: where it has a default those that matured, else all of them."""
+    return log.decisions if getattr(metric, "default", None) is None else _matured(log, metric)
 
 
 def _matured(log: Log, metric: AnyMetric) -> ir.Table:
@@ -188,10 +196,11 @@ def _labels(log: Log, metric: ScoreMetric) -> ir.Table:
 
 def _with_decision(log: Log, values: ir.Table) -> ir.Table:
     joined = values.join(log.decisions, values["decision_id"] == log.decisions["id"])
-    return joined.select("arm", "unit", "decided_ms", "propensity", "numerator", "denominator", "observations")
+    return joined.select(*_OF_DECISION, "decision_id", "numerator", "denominator", "observations")
 
 
-def _items(predictions: ir.Value) -> ir.Value:
+def number_of_items(predictions: ir.Value) -> ir.Value:
+    """How many numbers a JSON array of them has, one at least."""
     # An array of numbers has one comma fewer than numbers; engines disagree on JSON functions, not on this.
     return predictions.length() - predictions.replace(",", "").length() + 1
 
@@ -280,19 +289,18 @@ def shared_units(log: Log) -> ir.Table:
     return shared.aggregate(units=shared.count())
 
 
-def shadows(log: Log, predicted: ir.Table) -> ir.Table:
-    """Per shadow: decisions that it saw, and errors."""
-    seen = predicted.semi_join(log.decisions, predicted["decision_id"] == log.decisions["id"])
-    return seen.group_by("model").aggregate(decisions=seen.count(), errors=seen["error"].count()).order_by("model")
-
-
 def shadowed_labels(log: Log, metric: ScoreMetric, predicted: ir.Table) -> ir.Table:
-    """Labels of decisions that a shadow predicted: model, decision_id, item, predictions (JSON), prediction, value."""
+    """Labels of decisions that a shadow predicted: model, decision_id, unit, item, predictions, prediction, value.
+
+    `predictions` is the shadow's JSON array, `prediction` what was served for the item.
+    """
     labels, answered = _labels(log, metric), predicted.filter(predicted["predictions"].notnull())
     # An arm's label; one of a unit that was held out is compared with nobody.
-    drawn = labels.semi_join(log.decisions, labels["decision_id"] == log.decisions["id"])
+    drawn = labels.join(log.decisions, labels["decision_id"] == log.decisions["id"]).select(
+        "decision_id", "unit", "item", "prediction", "value"
+    )
     joined = answered.join(drawn, answered["decision_id"] == drawn["decision_id"])
-    return joined.select("model", "decision_id", "item", "predictions", "prediction", "value")
+    return joined.select("model", "decision_id", "unit", "item", "predictions", "prediction", "value")
 
 
 def waiting(log: Log, metric: AnyMetric) -> ir.Table:
@@ -302,18 +310,19 @@ def waiting(log: Log, metric: AnyMetric) -> ir.Table:
     return open_.aggregate(decisions=open_.count())
 
 
-def draws(log: Log, randomise: str) -> ir.Table:
-    """Independent draws per (epoch, arm): a unit's first decision, or every decision when requests are randomised.
+def draws(log: Log, randomise: str, periods: Periods) -> ir.Table:
+    """Independent draws per (period, epoch, arm): a unit's first decision, or every one when requests are randomised.
 
     A unit that was held out at first and got an arm later, because the holdout shrank, was not drawn independently.
     """
     decisions = log.drawn
     if randomise == "unit":
         order = ibis.row_number().over(group_by=decisions["unit"], order_by=decisions["id"])
-        numbered = decisions.select("epoch", "arm", order=order)
+        numbered = decisions.select("epoch", "arm", "decided_ms", order=order)
         decisions = numbered.filter(numbered["order"] == 0)
     decisions = decisions.filter(decisions["arm"] != HOLDOUT)
-    return decisions.group_by("epoch", "arm").aggregate(draws=decisions.count())
+    period = periods.number_of(decisions["decided_ms"]).name("period")
+    return decisions.group_by(period, "epoch", "arm").aggregate(draws=decisions.count())
 
 
 def reliability(log: Log, metric: ScoreMetric, bins: int) -> ir.Table:

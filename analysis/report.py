@@ -1,6 +1,5 @@
 """The result of one experiment: `analysis.load("name").summary()`."""
 
-import math
 import time
 from collections.abc import Iterator
 from functools import cached_property
@@ -9,27 +8,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from analysis import queries
+from analysis import means, notes, queries, sequential, split_check
 from analysis.errors import ExperimentNotFound, InvalidLevel, SourceError, UnknownArm, UnknownMetric
-from analysis.experiment import AnyMetric, Experiment, ScoreMetric, read_experiment
+from analysis.experiment import AnyMetric, Arm, Experiment, ScoreMetric, read_experiment
 from analysis.fixed_horizon import Sample, read_samples
-from analysis.hindsight import BIASED, Hindsight, look_back
+from analysis.hindsight import Hindsight, look_back
 from analysis.interleaved import Pair, compare_rankings
-from analysis.results import Comparison, Result, Traffic, compare_arms, compare_credit
+from analysis.periods import Periods
+from analysis.results import Comparison, Result, Traffic, compare_arms, compare_credit, compare_once
+from analysis.sequential import Looks, Setup
 from analysis.shadowed import Shadow, compare_shadows
 from analysis.source import Source, default_sources, open_source
-from analysis.statistics.sample_ratio import THRESHOLD, UNTESTED, SampleRatio, sample_ratio
+from analysis.split_check import UNTESTED, Draws, SplitCheck
 from analysis.statistics.scores import PROBABILITY_SCORES
 from analysis.verdict import Verdict, decide, leading_arm
 
 if TYPE_CHECKING:
     from analysis.plots import Plots
-
-_PERIODS_MS = (60_000, 300_000, 900_000, 3_600_000, 10_800_000, 43_200_000, 86_400_000, 604_800_000)
-_MOST_PERIODS = 24
-_Z = 1.959963984540054
 
 
 def load(
@@ -78,8 +74,8 @@ def _find(name: str, source: str | Path | None) -> tuple[Source, Experiment]:
 class Report:
     """The result of one experiment at one moment.
 
-    Intervals and p-values are fixed-horizon: valid when read once, at the end that was planned. A report that is read
-    again and again until it shows a difference finds one too often.
+    Intervals and p-values hold however often the result is read, on split and on bandit traffic: the chance that they
+    are wrong at any look is at most alpha. `fixed_horizon` has those that hold for one look.
     """
 
     def __init__(self, source: Source, experiment: Experiment, *, alpha: float, now_ms: int) -> None:
@@ -90,29 +86,78 @@ class Report:
         self._source = source
         self._log = queries.log_of(source, experiment, now_ms)
         self._pairs: dict[str, tuple[Pair, ...]] = {}
+        self._looks: dict[str, dict[int, Looks]] = {}
+        self._read_samples: dict[str, dict[int, Sample]] = {}
 
     def summary(self) -> pd.DataFrame:
         """One row per metric and arm, control first; the columns are those of `analysis.results.Result`.
 
-        Differences and lifts (percent) are against the control, clustered by (arm, unit). p_value is per comparison:
-        set it against 1 - confidence, which is alpha divided by the number of treatment arms.
+        Differences and lifts (percent) are against the control, by unit, with confidence sequences. p_value is per
+        comparison and valid at every look: set it against 1 - confidence, which is alpha divided by the number of
+        treatment arms.
         """
         return pd.DataFrame(self.results, columns=pd.Index(Result._fields))
 
+    def fixed_horizon(self) -> pd.DataFrame:
+        """`summary` by Welch's test, clustered by (arm, unit): narrower, and valid only for one look that was planned.
+
+        UnknownMetric where that test does not hold: arms' shares followed outcomes or changed, or lists were mixed.
+        """
+        if self.experiment.shares_changed or self.experiment.is_interleaved:
+            raise UnknownMetric(
+                f"experiment {self.experiment.name!r} has no fixed-horizon test, as its shares changed or its lists "
+                "were mixed; see its summary()"
+            )
+        rows = [
+            row
+            for metric in self.experiment.metrics
+            for row in compare_once(self._comparison, metric, self._samples(metric))
+        ]
+        return pd.DataFrame(rows, columns=pd.Index(Result._fields))
+
+    def contrast(self, metric: str | None = None, arm: str | None = None) -> pd.DataFrame:
+        """How a treatment (default: the leading one) compared with the control at every look so far.
+
+        Columns: time (UTC), decisions (of all arms), control_mean, arm_mean, difference, difference_low,
+        difference_high, lift_percent, lift_low_percent, lift_high_percent, log_e_value, p_value. Metric: the primary by
+        default. Looks without an interval are left out. UnknownMetric if lists were mixed.
+        """
+        self._refuse_mixed_lists()
+        chosen = self.experiment.primary if metric is None else self.experiment.metric(metric)
+        return sequential.frame(self.looks(chosen).get(self.treatment(arm).number, sequential.nothing()))
+
     def verdict(self, arm: str | None = None) -> Verdict:
         """What to do with a treatment arm, by default the one that leads in the primary metric."""
-        names = [treatment.name for treatment in self.experiment.treatments]
-        chosen = leading_arm(self.experiment, self.results) if arm is None else arm
-        if chosen not in names:
-            known = ", ".join(names)
-            raise UnknownArm(f"experiment {self.experiment.name!r} has no treatment arm {chosen!r}; it has: {known}")
-        return decide(self.experiment, self.results, chosen, self.srm())
+        return decide(self.experiment, self.results, self.treatment(arm).name, self.srm())
 
-    def srm(self) -> SampleRatio:
+    def treatment(self, name: str | None = None) -> Arm:
+        """The treatment arm of that name, by default the one that leads in the primary metric; else UnknownArm."""
+        chosen = leading_arm(self.experiment, self.results) if name is None else name
+        for arm in self.experiment.treatments:
+            if arm.name == chosen:
+                return arm
+        known = ", ".join(arm.name for arm in self.experiment.treatments)
+        raise UnknownArm(f"experiment {self.experiment.name!r} has no treatment arm {chosen!r}; it has: {known}")
+
+    def looks(self, metric: AnyMetric) -> dict[int, Looks]:
+        """What `contrast` shows, by the arm's number; without arms that had no traffic when the control had some."""
+        if metric.name not in self._looks:
+            self._looks[metric.name] = self._sequences.compare(metric)
+        return self._looks[metric.name]
+
+    def srm(self) -> SplitCheck:
         """Test the traffic per arm against every epoch's own probabilities; p below 0.001 is a mismatch."""
-        if self.experiment.allocation in {"contextual", "interleave"}:
-            return UNTESTED
-        return sample_ratio(self._draws, self._shares)
+        return UNTESTED if self._is_untested else split_check.check_split(self._draws, self.experiment)
+
+    def split_evidence(self) -> pd.DataFrame:
+        """Evidence against the promised split over time: time (UTC), draws, log_e_value, p_value; see `srm`."""
+        if self._is_untested:
+            raise UnknownMetric(f"experiment {self.experiment.name!r} has no shares that its split could be tested on")
+        return split_check.split_evidence(self._draws, self._periods)
+
+    @property
+    def _is_untested(self) -> bool:
+        return self.experiment.allocation in {"contextual", "interleave"}
 
     def interleaving(self, metric: str | None = None) -> pd.DataFrame:
         """One row per pair of interleaved arms, from outcomes of a metric (default: the primary); columns of `Pair`.
@@ -147,7 +192,7 @@ class Report:
         chosen = self.experiment.primary if metric is None else self.experiment.metric(metric)
         return look_back(self._source, self._log, self.experiment, chosen)
 
-    def shares(self) -> pd.DataFrame:
+    def allocation(self) -> pd.DataFrame:
         """Each arm's share of the traffic per epoch: epoch, published (UTC), arm, share.
 
         The share is the arm's probability. Every request to a contextual bandit has probabilities of its own; there
@@ -155,10 +200,10 @@ class Report:
         were mixed.
         """
         self._refuse_mixed_lists()
-        shares = self._shares
+        draws, shares = split_check.per_epoch(self._draws, self.experiment)
         if self.experiment.allocation == "contextual":
             with np.errstate(invalid="ignore"):
-                shares = self._draws / self._draws.sum(axis=1, keepdims=True)
+                shares = draws / draws.sum(axis=1, keepdims=True)
         rows = [
             (epoch.number, epoch.published_ms, arm.name, float(shares[i, j]))
             for i, epoch in enumerate(self.experiment.epochs)
@@ -177,7 +222,9 @@ class Report:
         chosen = self.shadow_score if metric is None else self.experiment.metric(metric)
         if not isinstance(chosen, ScoreMetric | None):
             raise UnknownMetric(f"shadows are compared by a score; {chosen.name!r} is none")
-        return pd.DataFrame(compare_shadows(self._source, self._log, chosen), columns=pd.Index(Shadow._fields))
+        planned = self.experiment.planned_decisions
+        found = compare_shadows(self._source, self._log, chosen, planned=planned, alpha=self.alpha)
+        return pd.DataFrame(found, columns=pd.Index(Shadow._fields))
 
     @property
     def shadow_score(self) -> ScoreMetric | None:
@@ -188,21 +235,22 @@ class Report:
     @property
     def decisions(self) -> int:
         """How many decisions all arms got together."""
-        return sum(arm.decisions for arm in self._traffic.values())
+        return sum(arm.decisions for arm in self.traffic.values())
 
     @property
     def last_decision(self) -> pd.Timestamp:
         """When the last decision of any arm was made; 1970 if there is none."""
-        return pd.Timestamp(max((arm.last_ms for arm in self._traffic.values()), default=0), unit="ms", tz="UTC")
+        return pd.Timestamp(self._last_ms, unit="ms", tz="UTC")
 
     def assignments(self) -> pd.DataFrame:
         """What `srm` tests: draws and expected draws per epoch and arm.
 
         A draw is a unit's first decision, or every decision where requests are randomised.
         """
-        expected = self._draws.sum(axis=1, keepdims=True) * self._shares
+        draws, shares = split_check.per_epoch(self._draws, self.experiment)
+        expected = draws.sum(axis=1, keepdims=True) * shares
         rows = [
-            (epoch.number, arm.name, int(self._draws[i, j]), float(expected[i, j]))
+            (epoch.number, arm.name, int(draws[i, j]), float(expected[i, j]))
             for i, epoch in enumerate(self.experiment.epochs)
             for j, arm in enumerate(self.experiment.arms)
         ]
@@ -216,31 +264,7 @@ class Report:
         """
         self._refuse_mixed_lists()
         chosen = self.experiment.primary if metric is None else self.experiment.metric(metric)
-        query = queries.per_period(queries.observations(self._log, chosen), self.period_ms)
-        frame = pd.DataFrame(
-            self._source.rows(query),
-            columns=pd.Index(
-                ["arm", "start_ms", "units", "observations", "numerator", "denominator", "nn", "nd", "dd"]
-            ),
-        )
-        if self.experiment.is_adaptive:
-            # An arm that did badly by chance gets little traffic: the error of its mean is not what it seems.
-            frame["nn"] = math.nan
-        mean = frame["numerator"] / frame["denominator"]
-        squares = frame["nn"] - 2 * mean * frame["nd"] + mean**2 * frame["dd"]
-        correction = frame["units"] / (frame["units"] - 1).where(frame["units"] > 1)
-        error = np.sqrt((squares * correction).clip(lower=0)) / frame["denominator"].abs()
-        return pd.DataFrame(
-            {
-                "period": pd.to_datetime(frame["start_ms"], unit="ms", utc=True),
-                "arm": frame["arm"].map(self._arm_names),
-                "units": frame["units"],
-                "observations": frame["observations"],
-                "mean": mean,
-                "low": mean - _Z * error,
-                "high": mean + _Z * error,
-            }
-        )
+        return means.timeline(self._source, self._log, self.experiment, chosen, self.period_ms)
 
     def reliability(self, metric: str | None = None, *, bins: int = 10) -> pd.DataFrame:
         """Predicted probability against observed frequency, per arm and bin, for a score of probabilities.
@@ -248,13 +272,8 @@ class Report:
         Columns: arm, labels, predicted, observed, low, high (95 % interval of Wilson 1927). UnknownMetric if the metric
         is not a score of a probability, or no metric is.
         """
-        rows = self._source.rows(queries.reliability(self._log, self._probability_score(metric), bins))
-        frame = pd.DataFrame(rows, columns=pd.Index(["arm", "bin", "labels", "predicted", "observed"]))
-        n, share = frame["labels"], frame["observed"]
-        centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-        half = _Z / (1 + _Z**2 / n) * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
-        placed = frame.assign(arm=frame["arm"].map(self._arm_names), low=centre - half, high=centre + half)
-        return placed.drop(columns="bin")
+        score = self._probability_score(metric)
+        return means.reliability(self._source, self._log, self.experiment, score, bins)
 
     @property
     def plot(self) -> "Plots":
@@ -266,67 +285,45 @@ class Report:
     @cached_property
     def results(self) -> tuple[Result, ...]:
         """The rows of `summary`."""
-        comparison = Comparison(self.experiment, self._traffic, self.srm(), self.confidence)
-        return tuple(row for metric in self.experiment.metrics for row in self._compare(comparison, metric))
+        return tuple(row for metric in self.experiment.metrics for row in self._compare(metric))
 
-    def _compare(self, comparison: Comparison, metric: AnyMetric) -> Iterator[Result]:
+    def _compare(self, metric: AnyMetric) -> Iterator[Result]:
         if self.experiment.is_interleaved:
-            return compare_credit(comparison, metric, self.pairs(metric.name))
-        return compare_arms(comparison, metric, self._samples(metric))
+            return compare_credit(self._comparison, metric, self.pairs(metric.name))
+        return compare_arms(self._comparison, metric, self._samples(metric), self.looks(metric))
+
+    @cached_property
+    def _comparison(self) -> Comparison:
+        return Comparison(self.experiment, self.traffic, self.srm(), self.confidence)
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """What a reader should know before trusting the numbers."""
-        return tuple(self._notes())
+        return tuple(notes.notes(self))
 
-    def _notes(self) -> Iterator[str]:
-        yield from self._allocation_notes()
-        if self.experiment.state != "concluded":
-            warning = "; intervals and p-values are fixed-horizon: valid when read once, at the planned end"
-            yield f"the experiment's state is {self.experiment.state}{'' if self.experiment.is_adaptive else warning}"
-        held_out = self._source.rows(queries.held_out(self._log))[0]["units"]
-        if held_out:
-            yield f"{held_out} unit(s) were held out: the champion served them, and they are part of no comparison"
-        shared = self._source.rows(queries.shared_units(self._log))[0]["units"]
-        if shared:
-            yield (
-                f"{shared} unit(s) got more than one arm; each (arm, unit) is a cluster of its own, and the dependence "
-                "between the arms of one unit is not counted"
-            )
-        for arm in self.experiment.arms:
-            traffic = self._traffic.get(arm.number)
-            if traffic and traffic.fallbacks:
-                yield (
-                    f"the champion answered {traffic.fallbacks} of {traffic.decisions} decisions of {arm.name}; they "
-                    "count for the assigned arm (intention to treat)"
-                )
-        for metric in self.experiment.metrics if not self.experiment.is_interleaved else ():
-            waiting = self._source.rows(queries.waiting(self._log, metric))[0]["decisions"]
-            if waiting and getattr(metric, "default", None) is not None:
-                yield f"{waiting} decision(s) wait for their window of {metric.name} ({metric.window_s} s) to close"
+    @cached_property
+    def held_out(self) -> int:
+        """How many units were held out."""
+        return int(self._source.rows(queries.held_out(self._log))[0]["units"])
 
-    def _allocation_notes(self) -> Iterator[str]:
-        if self.experiment.is_interleaved:
-            units = self.results[0].units
-            yield (
-                f"{self.decisions:,} lists of {units:,} units mixed the rankings of all arms, so arms have no means; a "
-                "list is won by the arm whose items earned more, and one that is tied counts half for each"
-            )
-            return
-        if self.experiment.allocation == "contextual":
-            yield "the split was not tested: every request had shares of its own"
-        else:
-            yield _split_note(self.srm())
-        if self.experiment.is_adaptive:
-            yield self.hindsight().cost(self.experiment.primary)
-            yield BIASED
+    @cached_property
+    def shared_units(self) -> int:
+        """How many units got more than one arm."""
+        return int(self._source.rows(queries.shared_units(self._log))[0]["units"])
+
+    def waiting(self, metric: AnyMetric) -> int:
+        """How many decisions have not matured yet for a metric."""
+        return int(self._source.rows(queries.waiting(self._log, metric))[0]["decisions"])
 
     def _refuse_mixed_lists(self) -> None:
         if self.experiment.is_interleaved:
             raise UnknownMetric(f"experiment {self.experiment.name!r} interleaves rankings; see its interleaving()")
 
     def _samples(self, metric: AnyMetric) -> dict[int, Sample]:
-        return read_samples(self._source, queries.per_unit(queries.observations(self._log, metric)))
+        if metric.name not in self._read_samples:
+            units = queries.per_unit(queries.observations(self._log, metric))
+            self._read_samples[metric.name] = read_samples(self._source, units)
+        return self._read_samples[metric.name]
 
     def _probability_score(self, name: str | None) -> ScoreMetric:
         candidates = self.experiment.metrics if name is None else (self.experiment.metric(name),)
@@ -340,40 +337,34 @@ class Report:
         )
 
     @cached_property
-    def _traffic(self) -> dict[int, Traffic]:
-        """By arm; lists that mix all arms are INTERLEAVED's."""
+    def traffic(self) -> dict[int, Traffic]:
+        """What each arm was given, by its number; lists that mix all arms are INTERLEAVED's."""
         rows = self._source.rows(queries.traffic(self._log))
         return {row.pop("arm"): Traffic(**row) for row in rows}
 
     @cached_property
-    def _draws(self) -> NDArray[np.int64]:
-        rows = self._source.rows(queries.draws(self._log, self.experiment.randomise))
-        counts = {(row["epoch"], row["arm"]): row["draws"] for row in rows}
-        matrix = [
-            [counts.get((epoch.number, arm.number), 0) for arm in self.experiment.arms]
-            for epoch in self.experiment.epochs
-        ]
-        return np.array(matrix, dtype=np.int64).reshape(-1, len(self.experiment.arms))
+    def _sequences(self) -> sequential.Metrics:
+        is_single = sum(arm.units for arm in self.traffic.values()) == self.decisions and not self.shared_units
+        setup = Setup(self.experiment, self._log, self._periods, not is_single, self.confidence)
+        return sequential.Metrics(self._source, setup)
 
     @cached_property
-    def _shares(self) -> NDArray[np.float64]:
-        shares = [epoch.shares for epoch in self.experiment.epochs]
-        return np.array(shares, dtype=np.float64).reshape(-1, len(self.experiment.arms))
+    def _periods(self) -> Periods:
+        return Periods(self._first_ms, self._last_ms)
 
     @cached_property
+    def _draws(self) -> Draws:
+        return split_check.read_draws(self._source, self._log, self.experiment, self._periods)
+
+    @property
+    def _first_ms(self) -> int:
+        return min((arm.first_ms for arm in self.traffic.values()), default=0)
+
+    @property
+    def _last_ms(self) -> int:
+        return max((arm.last_ms for arm in self.traffic.values()), default=0)
+
+    @property
     def period_ms(self) -> int:
         """Width of the periods of `timeline`, chosen to make about 24 of them."""
-        arms = self._traffic.values()
-        length = max((arm.last_ms for arm in arms), default=0) - min((arm.first_ms for arm in arms), default=0)
-        return next((width for width in _PERIODS_MS if length <= _MOST_PERIODS * width), _PERIODS_MS[-1])
-
-    @cached_property
-    def _arm_names(self) -> dict[int, str]:
-        return {arm.number: arm.name for arm in self.experiment.arms}
-
-
-def _split_note(test: SampleRatio) -> str:
-    if math.isnan(test.p_value):
-        return "the split was not tested: there is too little traffic"
-    state = "broken" if test.mismatch else "as promised"
-    return f"the split is {state}: sample ratio p = {test.p_value:.2g}, and below {THRESHOLD} it is called broken"
+        return means.width_ms(self._last_ms - self._first_ms)

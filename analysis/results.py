@@ -4,11 +4,12 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
-from analysis.evidence import REFERENCE, Judgement, broken_split, insufficient, judge, missing_evidence
+from analysis.evidence import REFERENCE, Judgement, broken_split, in_pilot, insufficient, judge, missing_evidence
 from analysis.experiment import INTERLEAVED, AnyMetric, Arm, Experiment
 from analysis.fixed_horizon import Effect, Sample, compare
 from analysis.interleaved import Pair, judge_pair
-from analysis.statistics.sample_ratio import SampleRatio
+from analysis.sequential import Looks
+from analysis.split_check import SplitCheck
 
 
 class Traffic(NamedTuple):
@@ -23,6 +24,8 @@ class Traffic(NamedTuple):
 
 class Result(NamedTuple):
     """An arm's result in one metric; differences and lifts are against the control, nan where they are unknown.
+
+    Where shares changed, a mean is what the arm would have had with all traffic; else it is that of its decisions.
 
     Where lists mix rankings, all of them are every arm's. There a mean is the arm's share of the credit in those that
     compare it with the control, counted by `observations`, and the difference is from one half.
@@ -57,31 +60,58 @@ class Comparison(NamedTuple):
 
     experiment: Experiment
     traffic: Mapping[int, Traffic]
-    sample_ratio: SampleRatio
+    split: SplitCheck
     confidence: float
 
 
 _UNKNOWN = Effect(*[math.nan] * len(Effect._fields))
 
 
-def compare_arms(comparison: Comparison, metric: AnyMetric, samples: Mapping[int, Sample]) -> Iterator[Result]:
-    """Yield the rows of one metric, control first."""
+def compare_arms(
+    comparison: Comparison, metric: AnyMetric, samples: Mapping[int, Sample], looks: Mapping[int, Looks]
+) -> Iterator[Result]:
+    """Yield the rows of one metric, control first, from the looks at each treatment's number: valid at every look."""
+    experiment = comparison.experiment
+    means = _means(experiment, looks) if experiment.shares_changed else {}
+    effects = {number: each.last for number, each in looks.items()}
+    for row in _rows(comparison, metric, samples, effects):
+        number = next(arm.number for arm in experiment.arms if arm.name == row.arm)
+        yield row._replace(mean=means[number]) if math.isfinite(means.get(number, math.nan)) else row
+
+
+def compare_once(comparison: Comparison, metric: AnyMetric, samples: Mapping[int, Sample]) -> Iterator[Result]:
+    """Yield the rows of one metric, control first, by the fixed-horizon test: valid for one look that was planned."""
+    control = samples.get(comparison.experiment.control.number)
+    effects = {
+        number: compare(control, sample, comparison.confidence)
+        for number, sample in samples.items()
+        if control and not (missing_evidence(metric, "", control) or missing_evidence(metric, "", sample))
+    }
+    yield from _rows(comparison, metric, samples, effects)
+
+
+def _rows(
+    comparison: Comparison, metric: AnyMetric, samples: Mapping[int, Sample], effects: Mapping[int, Effect | None]
+) -> Iterator[Result]:
     experiment = comparison.experiment
     control = samples.get(experiment.control.number)
     yield _row(comparison, metric, experiment.control, control, _UNKNOWN, REFERENCE)
     for arm in experiment.treatments:
-        treatment = samples.get(arm.number)
-        if experiment.incomparable:
-            yield _row(comparison, metric, arm, treatment, _UNKNOWN, Judgement("insufficient", experiment.incomparable))
-            continue
-        gap = missing_evidence(metric, experiment.control.name, control) or missing_evidence(
-            metric, arm.name, treatment
-        )
-        if gap or control is None or treatment is None:
-            yield _row(comparison, metric, arm, treatment, _UNKNOWN, insufficient(str(gap)))
-            continue
-        effect = compare(control, treatment, comparison.confidence)
-        yield _row(comparison, metric, arm, treatment, effect, _judgement(comparison, metric, arm, effect))
+        treatment, effect = samples.get(arm.number), effects.get(arm.number)
+        gap = missing_evidence(metric, experiment.control.name, control)
+        gap = gap or missing_evidence(metric, arm.name, treatment)
+        if gap or effect is None:
+            reason = gap or in_pilot(arm.name, experiment.control.name)
+            yield _row(comparison, metric, arm, treatment, _UNKNOWN, insufficient(reason))
+        else:
+            yield _row(comparison, metric, arm, treatment, effect, _judgement(comparison, metric, arm, effect))
+
+
+def _means(experiment: Experiment, looks: Mapping[int, Looks]) -> dict[int, float]:
+    """What each arm would have had with all traffic, as far as that is known."""
+    known = {number: float(each.treatment.value[-1]) for number, each in looks.items()}
+    controls = [float(each.control.value[-1]) for each in looks.values()]
+    return known | ({experiment.control.number: controls[0]} if controls else {})
 
 
 def compare_credit(comparison: Comparison, metric: AnyMetric, pairs: Iterable[Pair]) -> Iterator[Result]:
@@ -99,8 +129,8 @@ def compare_credit(comparison: Comparison, metric: AnyMetric, pairs: Iterable[Pa
 
 
 def _judgement(comparison: Comparison, metric: AnyMetric, arm: Arm, effect: Effect) -> Judgement:
-    if comparison.sample_ratio.mismatch:
-        return broken_split(comparison.sample_ratio)
+    if comparison.split.mismatch:
+        return broken_split(comparison.split.p_value)
     return judge(metric, arm.name, effect, comparison.confidence)
 
 
@@ -130,5 +160,5 @@ def _row(
         confidence=comparison.confidence,
         verdict=judgement.verdict,
         reason=judgement.reason,
-        sample_ratio_p_value=comparison.sample_ratio.p_value,
+        sample_ratio_p_value=comparison.split.p_value,
     )

@@ -8,14 +8,11 @@ from msgspec import structs
 from analysis.evidence import broken_split, number
 from analysis.experiment import AnyMetric, Experiment
 from analysis.results import Result
-from analysis.statistics.sample_ratio import SampleRatio
+from analysis.split_check import SplitCheck
 
 
 class Verdict(NamedTuple):
-    """`advance`, `rollback` or `insufficient` for one arm, with the reasons and the numbers in them.
-
-    Of a bandit the arm is all of them, separated by commas.
-    """
+    """`advance`, `rollback` or `insufficient` for one arm, with the reasons and the numbers in them."""
 
     decision: Literal["advance", "rollback", "insufficient"]
     arm: str
@@ -39,17 +36,15 @@ def leading_arm(experiment: Experiment, results: Iterable[Result]) -> str:
     return max(means, key=means.__getitem__) if means else experiment.treatments[0].name
 
 
-def decide(experiment: Experiment, results: Sequence[Result], arm: str, sample_ratio: SampleRatio) -> Verdict:
+def decide(experiment: Experiment, results: Sequence[Result], arm: str, split: SplitCheck) -> Verdict:
     """Advance an arm that is better in the primary metric and breaks no guardrail; roll back one that is worse.
 
     A guardrail is broken when the whole interval is worse than its margin, and kept when none of it is; between
     the two, without data, and when the split is broken, the verdict is insufficient. A margin is in the metric's own
     unit, which shares of credit are not: with mixed lists none is allowed.
     """
-    if experiment.incomparable:
-        return Verdict("insufficient", ", ".join(each.name for each in experiment.arms), (experiment.incomparable,))
-    if sample_ratio.mismatch:
-        return Verdict("insufficient", arm, (broken_split(sample_ratio).reason,))
+    if split.mismatch:
+        return Verdict("insufficient", arm, (broken_split(split.p_value).reason,))
     rows = {row.metric: row for row in results if row.arm == arm}
     primary = rows[experiment.primary.name]
     guardrails = [

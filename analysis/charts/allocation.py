@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def shares(report: "Report") -> Drawing:
     """A bandit's shares of the traffic over its epochs."""
-    rows = report.shares()
+    rows = report.allocation()
     names = [arm.name for arm in report.experiment.arms]
     base = alt.Chart(rows).encode(
         x=time_axis("published", "time (UTC)"),

@@ -15,7 +15,5 @@ def chosen_metric(report: "Report", name: str | None) -> AnyMetric:
 
 def finding(report: "Report", metric: AnyMetric | None = None) -> str:
     """What was found of the arm that the verdict is about, in a metric, by default the primary."""
-    if report.experiment.incomparable:
-        return report.experiment.incomparable
     name, arm = (metric or report.experiment.primary).name, report.verdict().arm
     return next(row.reason for row in report.results if (row.metric, row.arm) == (name, arm))

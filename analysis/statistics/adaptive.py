@@ -49,7 +49,12 @@ class Scores(NamedTuple):
     values: int
 
 
-def scores(cells: Cells, visits: Visits | None = None, weights: ArrayLike | None = None) -> Scores:
+def scores(
+    cells: Cells,
+    visits: Visits | None = None,
+    weights: ArrayLike | None = None,
+    unit_products: ArrayLike | None = None,
+) -> Scores:
     """Return the running sums of scores and of their products.
 
     With `weights` [.., periods], known before the period, every x counts as weight * x: means are then those of the
@@ -62,7 +67,8 @@ def scores(cells: Cells, visits: Visits | None = None, weights: ArrayLike | None
 
     With `visits` the products are of units, not of decisions, so that intervals hold when units return: the arm of a
     unit that was randomised once is no news later. This is the cluster variance; outcomes of one unit may be alike,
-    and the cells then have no leading axes.
+    and the cells then have no leading axes. An engine can make of visits what is needed of them: `unit_products`
+    [periods, entries, entries], by how much each period changes the sum over units of X X', X being a unit's sum of x.
     """
     arms, values = cells.totals.shape[-2:]
     after = after_pilot(cells)
@@ -70,6 +76,8 @@ def scores(cells: Cells, visits: Visits | None = None, weights: ArrayLike | None
     sums, products = increments(cells, weight)
     if visits is not None:
         products = _unit_products(visits, past_means(cells), np.where(after, weight, 0.0))
+    if unit_products is not None:
+        products = np.asarray(unit_products, dtype=np.float64)
     pilot, scale = _pilot(cells, after, weight)
     return Scores(
         totals=np.cumsum(sums, axis=-2),

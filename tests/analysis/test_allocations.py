@@ -119,7 +119,7 @@ def test_report_of_a_bandit_shows_shares_and_no_interval(
 def test_shares_of_a_bandit_are_those_of_its_epochs(tmp_path: Path) -> None:
     ledger = bandit(THOMPSON)
     ledger.epochs[1]["published_ms"] = START_MS + 400 * MINUTE_MS
-    shares = report(ledger, tmp_path).shares()
+    shares = report(ledger, tmp_path).allocation()
     assert list(shares["arm"]) == ["control", "boosting"] * 2
     assert list(shares["share"]) == [0.5, 0.5, 0.05, 0.95]
     assert list(shares["published"].dt.hour) == [0, 0, 6, 6]
@@ -131,7 +131,7 @@ def test_shares_of_a_contextual_bandit_are_those_of_its_decisions(tmp_path: Path
         epoch["runs"] = "[[10000,0]]"
     loaded = report(ledger, tmp_path)
     chosen = [row["arm"] for row in ledger.decisions]
-    assert list(loaded.shares()["share"][2:]) == pytest.approx([1 - np.mean(chosen[400:]), np.mean(chosen[400:])])
+    assert list(loaded.allocation()["share"][2:]) == pytest.approx([1 - np.mean(chosen[400:]), np.mean(chosen[400:])])
     assert [each.share for each in loaded.hindsight().arms] == pytest.approx([1 - np.mean(chosen), np.mean(chosen)])
 
 

@@ -6,7 +6,6 @@ from tea_tasting.aggr import Aggregates
 from analysis.evidence import Judgement, broken_split, judge, missing_evidence, number
 from analysis.experiment import AnyMetric, BinaryMetric, Direction, NumericMetric, RatioMetric, ScoreMetric
 from analysis.fixed_horizon import Effect, Sample
-from analysis.statistics.sample_ratio import SampleRatio
 
 BRIER = ScoreMetric(name="brier", direction="decrease", score="brier", label="late")
 CLICK = BinaryMetric(name="click", direction="increase")
@@ -98,7 +97,7 @@ def test_judgement_needs_an_interval_without_zero(direction: Direction, effect: 
 
 
 def test_broken_split_is_not_enough_evidence() -> None:
-    judgement = broken_split(SampleRatio(30.0, 1, 4.3e-8))
+    judgement = broken_split(4.3e-8)
     assert judgement.verdict == "insufficient"
     assert "sample ratio p = 4e-08" in judgement.reason
 

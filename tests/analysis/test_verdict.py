@@ -6,14 +6,14 @@ from analysis.evidence import insufficient, judge
 from analysis.experiment import Arm, BinaryMetric, Experiment, ScoreMetric
 from analysis.fixed_horizon import Effect
 from analysis.results import Result
-from analysis.statistics.sample_ratio import SampleRatio
+from analysis.split_check import SplitCheck
 from analysis.verdict import decide, leading_arm
 
 BRIER = ScoreMetric(name="brier", direction="decrease", role="primary", score="brier", label="late")
 CLICK = BinaryMetric(name="click", direction="increase", role="guardrail", margin=0.02)
 ARMS = (Arm(0, "control", "m@1"), Arm(1, "boosting", "m@2"), Arm(2, "forest", "m@3"))
 EXPERIMENT = Experiment(1, "e", "flight-delay", "concluded", "unit", ARMS, (BRIER, CLICK), ())
-HONEST = SampleRatio(0.5, 1, 0.48)
+HONEST = SplitCheck(0.48, -2.0, 0.5)
 NAN = math.nan
 
 Interval = tuple[float, float] | None
@@ -67,7 +67,7 @@ def test_guardrail_that_should_fall_breaks_upwards() -> None:
 @pytest.mark.parametrize("interval", [(-0.03, -0.01), (0.01, 0.03)])
 def test_broken_split_decides_nothing(interval: Interval) -> None:
     rows = [_row(BRIER, "boosting", interval), _row(CLICK, "boosting", (-0.09, -0.03))]
-    verdict = decide(EXPERIMENT, rows, "boosting", SampleRatio(40.0, 1, 2.5e-10))
+    verdict = decide(EXPERIMENT, rows, "boosting", SplitCheck(2.5e-10, 22.1, 1e-10))
     assert verdict.decision == "insufficient"
     assert "sample ratio p = 3e-10" in verdict.reasons[0]
 
