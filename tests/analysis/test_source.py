@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 import pytest
 
 from analysis.errors import SchemaMismatch, SourceError, SourceNotFound, UnreadableSource
-from analysis.source import TABLES, open_source
+from analysis.schema import TABLES
+from analysis.source import open_source
 from router.ledger import schema
 from tests.analysis.ledgers import Ledger, flights, write_table
 from tests.databases import database
