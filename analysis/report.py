@@ -21,8 +21,10 @@ from analysis.sequential import Looks, Setup
 from analysis.shadowed import Shadow, compare_shadows
 from analysis.source import Source, default_sources, open_source
 from analysis.split_check import UNTESTED, Draws, SplitCheck
+from analysis.statistics.off_policy import DEFAULT_LIMITS, Limits
 from analysis.statistics.scores import PROBABILITY_SCORES
 from analysis.verdict import Verdict, decide, leading_arm
+from analysis.what_if import ByValue, Shares, WhatIf, what_if
 
 if TYPE_CHECKING:
     from analysis.plots import Plots
@@ -274,6 +276,24 @@ class Report:
         """
         score = self._probability_score(metric)
         return means.reliability(self._source, self._log, self.experiment, score, bins)
+
+    def off_policy(
+        self,
+        policy: Shares | ByValue,
+        metric: str | None = None,
+        *,
+        field: str | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> WhatIf:
+        """What the metric (default: the primary) would have been, had another policy chosen the arms.
+
+        `policy` gives shares by arm, such as `{"boosting": 1.0}`, or with a `field` of the context such shares by its
+        value; see `analysis.what_if.what_if`, also for what it raises. Without overlap there are no estimates.
+        """
+        chosen = self.experiment.primary if metric is None else self.experiment.metric(metric)
+        return what_if(
+            self._source, self._log, self.experiment, chosen, policy, field=field, limits=limits, alpha=self.alpha
+        )
 
     @property
     def plot(self) -> "Plots":

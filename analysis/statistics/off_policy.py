@@ -94,6 +94,8 @@ class Estimates(NamedTuple):
     dm: Estimate
     dr: Estimate
     switch_dr: Estimate
+    gain: Estimate
+    """DR less the mean outcome of the log itself, with the error of the difference."""
     switch_threshold: float
     """Weights above this one are not used by SWITCH-DR."""
 
@@ -214,6 +216,26 @@ def arm_means(log: Log, folds: int = _FOLDS) -> Floats:
     return np.asarray(means[fold])
 
 
+def group_means(log: Log, groups: ArrayLike) -> Floats:
+    """Return `arm_means` within the group of each row, such as a value of its context [rows, arms]."""
+    place = np.asarray(groups)
+    found = np.empty((log.arms.size, log.propensities.shape[1]))
+    for group in np.unique(place):
+        here = place == group
+        rows = Log(log.units[here], log.arms[here], log.rewards[here], log.counts[here], _rows(log.propensities, here))
+        found[here] = arm_means(rows)
+    return found
+
+
+def weights_of(log: Log, policy: ArrayLike) -> Floats:
+    """Return the policy's probability over the logged one, of every row's chosen arm [rows]; arguments as above."""
+    return _weights(log, np.atleast_2d(np.asarray(policy, dtype=np.float64)))
+
+
+def _rows(table: Floats, chosen: NDArray[np.bool_]) -> Floats:
+    return table if len(table) == 1 else table[chosen]
+
+
 def _estimates(log: Log, policy: Floats, model: Floats, threshold: float | None, confidence: float) -> Estimates:
     weights = _weights(log, policy)
     planned = np.broadcast_to((policy * model).sum(axis=1), log.arms.shape) * log.counts
@@ -230,6 +252,7 @@ def _estimates(log: Log, policy: Floats, model: Floats, threshold: float | None,
         dm=_direct(of(planned, log.counts).value, doubly_robust),
         dr=doubly_robust,
         switch_dr=of(planned + np.where(weights <= switch, weights, 0.0) * residual, log.counts),
+        gain=of(planned + weights * residual - log.rewards, log.counts),
         switch_threshold=switch,
     )
 
