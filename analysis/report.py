@@ -16,6 +16,7 @@ from analysis.fixed_horizon import Sample, read_samples
 from analysis.hindsight import Hindsight, look_back
 from analysis.interleaved import Pair, compare_rankings
 from analysis.periods import Periods
+from analysis.posterior import Posteriors, posteriors
 from analysis.results import Comparison, Result, Traffic, compare_arms, compare_credit, compare_once
 from analysis.sequential import Looks, Setup
 from analysis.shadowed import Shadow, compare_shadows
@@ -130,7 +131,8 @@ class Report:
 
     def verdict(self, arm: str | None = None) -> Verdict:
         """What to do with a treatment arm, by default the one that leads in the primary metric."""
-        return decide(self.experiment, self.results, self.treatment(arm).name, self.srm())
+        chosen = self.treatment(arm)
+        return decide(self.experiment, self.results, chosen.name, self.srm())
 
     def treatment(self, name: str | None = None) -> Arm:
         """The treatment arm of that name, by default the one that leads in the primary metric; else UnknownArm."""
@@ -294,6 +296,14 @@ class Report:
         return what_if(
             self._source, self._log, self.experiment, chosen, policy, field=field, limits=limits, alpha=self.alpha
         )
+
+    def posteriors(self, metric: str | None = None) -> Posteriors:
+        """What is believed of each arm's mean of a metric (default: the primary), and what shipping the best may cost.
+
+        UnknownMetric if lists were mixed: no arm has a mean.
+        """
+        chosen = self.experiment.primary if metric is None else self.experiment.metric(metric)
+        return posteriors(self.experiment, chosen, self._samples(chosen))
 
     @property
     def plot(self) -> "Plots":
