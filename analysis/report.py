@@ -1,7 +1,7 @@
 """The result of one experiment: `analysis.load("name").summary()`."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from analysis.fixed_horizon import Sample, read_samples
 from analysis.hindsight import Hindsight, look_back
 from analysis.interleaved import Pair, compare_rankings
 from analysis.periods import Periods
+from analysis.planning import EFFECTS_PERCENT, Planning, plan
 from analysis.posterior import Posteriors, posteriors
 from analysis.results import Comparison, Result, Traffic, compare_arms, compare_credit, compare_once
 from analysis.sequential import Looks, Setup
@@ -304,6 +305,28 @@ class Report:
         """
         chosen = self.experiment.primary if metric is None else self.experiment.metric(metric)
         return posteriors(self.experiment, chosen, self._samples(chosen))
+
+    def power(
+        self,
+        metric: str | None = None,
+        *,
+        effects_percent: Sequence[float] = EFFECTS_PERCENT,
+        wanted: float = 0.8,
+    ) -> Planning:
+        """What effects on a metric (default: the primary) can be found now, and what it takes to find others.
+
+        From the variance and the traffic so far. UnknownMetric if lists were mixed or shares follow outcomes.
+        """
+        chosen = self.experiment.primary if metric is None else self.experiment.metric(metric)
+        return plan(
+            self.experiment,
+            chosen,
+            {} if self.experiment.is_interleaved else self._samples(chosen),
+            self.traffic,
+            effects_percent=effects_percent,
+            alpha=1 - self.confidence,
+            wanted=wanted,
+        )
 
     @property
     def plot(self) -> "Plots":
