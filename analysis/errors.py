@@ -13,6 +13,7 @@
     ├── UnknownArm              the experiment has no treatment arm of that name
     ├── UnknownField            no unit of the experiment began with that field in its context
     ├── InvalidPolicy           shares of a policy that are no probabilities, or say nothing of some decisions
+    ├── InvalidPeriod           a length of time that is not positive
     └── InvalidLevel            a significance level outside (0, 1)
 
 A message names the thing, its value and what to do about it.
@@ -69,6 +70,10 @@ class UnknownField(AnalysisError):
 
 class InvalidPolicy(AnalysisError):
     """A policy does not say what would have been chosen."""
+
+
+class InvalidPeriod(AnalysisError):
+    """A length of time is not positive."""
 
 
 class InvalidLevel(AnalysisError):

@@ -1,6 +1,7 @@
 """Fixed-horizon comparison of two arms with tea-tasting: valid when read once, at the planned end."""
 
 import math
+from itertools import combinations
 from typing import NamedTuple
 
 import ibis.expr.types as ir
@@ -10,6 +11,12 @@ from tea_tasting.metrics import RatioOfMeans
 from analysis.source import Source
 
 _NUMERATOR, _DENOMINATOR, _OBSERVATIONS = "numerator", "denominator", "observations"
+PAST = ("past_numerator", "past_denominator")
+"""Columns of what was observed of a unit before the experiment, for `compare` with less variance."""
+
+HAS_PAST = "has_past"
+"""Column of 1 for units of which something was observed before the experiment, and 0 for the others."""
+
 _LARGEST_RELATIVE_ERROR = 0.5
 """A mean within two standard errors of 0 is no base for a percentage."""
 
@@ -41,19 +48,21 @@ class Effect(NamedTuple):
     p_value: float
 
 
-def read_samples(source: Source, per_unit: ir.Table, by: str = "arm") -> dict[int, Sample]:
+def read_samples(source: Source, per_unit: ir.Table, by: str = "arm", *, with_past: bool = False) -> dict[int, Sample]:
     """Aggregate units (columns arm, numerator, denominator, observations) to one sample per arm with data.
 
-    `by` names another column of numbers to group by, in place of arm.
+    `by` names another column of numbers to group by, in place of arm. With their past the units have the columns of
+    PAST and HAS_PAST too.
     """
+    sums = (_NUMERATOR, _DENOMINATOR, *(PAST if with_past else ()))
     with source.reading():
         groups = read_aggregates(
             per_unit,
             by,
             has_count=True,
-            mean_cols=(_NUMERATOR, _DENOMINATOR, _OBSERVATIONS),
-            var_cols=(_NUMERATOR, _DENOMINATOR),
-            cov_cols=((_NUMERATOR, _DENOMINATOR),),
+            mean_cols=(*sums, _OBSERVATIONS, *([HAS_PAST] if with_past else ())),
+            var_cols=sums,
+            cov_cols=tuple(combinations(sums, 2)),
         )
     return {int(str(number)): sample_of(_without_gaps(aggregates)) for number, aggregates in groups.items()}
 
@@ -93,14 +102,37 @@ def degrees_of_freedom(control: Sample, treatment: Sample) -> float:
     return sum(squares) ** 2 / sum(parts)
 
 
-def compare(control: Sample, treatment: Sample, confidence: float) -> Effect:
+def adjust(control: Sample, treatment: Sample) -> tuple[Sample, Sample]:
+    """Take from both what the units' past explains (CUPED: Deng, Xu, Kohavi, Walker 2013), for samples with PAST.
+
+    The mean of an arm changes by -theta times how far the mean past of its units is from that of all; theta is
+    cov(metric, past) / var(past) over both arms together. Past and metric are ratios of sums, so by the delta method.
+    """
+    both = (control.aggregates + treatment.aggregates).with_zero_div()
+    spread = both.ratio_var(*PAST)
+    theta = both.ratio_cov(_NUMERATOR, _DENOMINATOR, *PAST) / spread if spread > 0 else 0.0
+    centre = both.mean(PAST[0]) / both.mean(PAST[1])
+
+    def adjusted(sample: Sample) -> Sample:
+        own = sample.aggregates.with_zero_div()
+        past = own.mean(PAST[0]) / own.mean(PAST[1])
+        covariance = own.ratio_cov(_NUMERATOR, _DENOMINATOR, *PAST)
+        variance = sample.variance + theta**2 * own.ratio_var(*PAST) - 2 * theta * covariance
+        return sample._replace(mean=float(sample.mean - theta * (past - centre)), variance=float(variance))
+
+    return adjusted(control), adjusted(treatment)
+
+
+def compare(control: Sample, treatment: Sample, confidence: float, *, with_past: bool = False) -> Effect:
     """Welch's test on the ratio of per-unit sums, its variance by the delta method (Deng, Knoblich, Lu 2018).
 
-    With one observation per unit this is Welch's test of two means. Both samples need a positive variance.
+    With one observation per unit this is Welch's test of two means. Both samples need a positive variance. With their
+    past, what that explains is taken off, and the samples are those that `adjust` returns.
     """
     metric = RatioOfMeans(
         _NUMERATOR,
         _DENOMINATOR,
+        *(PAST if with_past else ()),
         alternative="two-sided",
         confidence_level=confidence,
         equal_var=False,
@@ -139,18 +171,19 @@ def _without_lift(metric: RatioOfMeans, control: Sample, treatment: Sample) -> E
 
 
 def _shifted(aggregates: Aggregates, constant: float) -> Aggregates:
-    """Aggregates of (numerator + constant * denominator, denominator)."""
-    covariance = aggregates.cov(_NUMERATOR, _DENOMINATOR)
-    variance = aggregates.var(_DENOMINATOR)
+    """Aggregates of (numerator + constant * denominator, denominator), and whatever else they have."""
+    covariances = {}
+    for names, value in aggregates.cov_.items():
+        one, other = sorted(names, key=lambda name: name != _NUMERATOR)
+        covariances[names] = value + constant * _with_denominator(aggregates, other) if one == _NUMERATOR else value
+    variance = aggregates.var(_NUMERATOR) + constant**2 * aggregates.var(_DENOMINATOR)
     return Aggregates(
         aggregates.count(),
-        {
-            _NUMERATOR: aggregates.mean(_NUMERATOR) + constant * aggregates.mean(_DENOMINATOR),
-            _DENOMINATOR: aggregates.mean(_DENOMINATOR),
-        },
-        {
-            _NUMERATOR: aggregates.var(_NUMERATOR) + 2 * constant * covariance + constant**2 * variance,
-            _DENOMINATOR: variance,
-        },
-        {(_NUMERATOR, _DENOMINATOR): covariance + constant * variance},
+        {**aggregates.mean_, _NUMERATOR: aggregates.mean(_NUMERATOR) + constant * aggregates.mean(_DENOMINATOR)},
+        {**aggregates.var_, _NUMERATOR: variance + 2 * constant * aggregates.cov(_NUMERATOR, _DENOMINATOR)},
+        covariances,
     )
+
+
+def _with_denominator(aggregates: Aggregates, name: str) -> float:
+    return float(aggregates.var(name) if name == _DENOMINATOR else aggregates.cov(name, _DENOMINATOR))

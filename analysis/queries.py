@@ -69,10 +69,10 @@ def log_of(source: Source, experiment: Experiment, now_ms: int) -> Log:
         # The others wait for their decision, or name an item that it does not have.
         outcomes["counted"],
     )
-    return Log(drawn, drawn.filter(drawn["arm"] != HOLDOUT), _standing(said), now_ms)
+    return Log(drawn, drawn.filter(drawn["arm"] != HOLDOUT), standing(said), now_ms)
 
 
-def _standing(said: ir.Table) -> ir.Table:
+def standing(said: ir.Table) -> ir.Table:
     """Of every outcome the highest version, unless that retracts it."""
     # Corrections are few: to look up the newest of those costs less than to rank all that was said.
     corrected = said.filter(said["version"] > 0)
