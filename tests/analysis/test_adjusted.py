@@ -201,9 +201,11 @@ def test_variance_falls_and_intervals_cover_as_often_as_they_say() -> None:
     found, plain, promised = [], [], []
     for _ in range(runs):
         control, treatment = _played(generator, 80, 0.0), _played(generator, 80, effect)
-        found.append(compare(*adjust(control, treatment), 0.9, with_past=True))
+        adjusted = adjust(control, treatment)
+        found.append(compare(*adjusted, 0.9, with_past=True))
         plain.append(compare(control, treatment, 0.9).difference)
-        promised.append((standard_error(*adjust(control, treatment)) / standard_error(control, treatment)) ** 2)
+        promised.append((standard_error(*adjusted) / standard_error(control, treatment)) ** 2)
+        assert found[-1].difference == pytest.approx(adjusted[1].mean - adjusted[0].mean, rel=1e-9)
     covered = np.mean([each.difference_low <= effect <= each.difference_high for each in found])
     assert covered == pytest.approx(0.9, abs=3 * math.sqrt(0.9 * 0.1 / runs))
     differences = [each.difference for each in found]
@@ -235,11 +237,12 @@ def test_past_is_what_was_known_before_the_first_decision(tmp_path: Path) -> Non
     "ledger",
     [
         _with_history(START_MS - 15 * DAY_MS),
+        _with_history(START_MS - 15 * DAY_MS, delay_ms=2 * DAY_MS),
         _with_history(delay_ms=2 * DAY_MS),
         _with_history(received_after_ms=2 * DAY_MS),
         _with_history(counted=False),
     ],
-    ids=["too long ago", "after the first decision", "told after it", "not counted"],
+    ids=["too long ago", "decided too long ago", "after the first decision", "told after it", "not counted"],
 )
 def test_what_is_no_past_is_left_out(tmp_path: Path, ledger: Ledger) -> None:
     found = _compared(_sqlite(ledger, tmp_path))
