@@ -56,13 +56,16 @@ def _sections(report: Report) -> Iterator[str]:
 
 
 def _charts(report: Report) -> Iterator[dict[str, Any]]:
-    drawings: tuple[Callable[[], Any], ...] = (report.plot.summary,)
-    if not (report.experiment.is_adaptive or report.experiment.is_interleaved):
-        drawings = (report.plot.summary, report.plot.timeline, report.plot.reliability)
+    plot = report.plot
+    drawings: list[Callable[[], Any]] = [plot.summary]
+    if not report.experiment.is_interleaved:
+        drawings += [plot.lift, plot.timeline, plot.sample_ratio, plot.reliability]
+    if report.experiment.shares_changed:
+        drawings.insert(2, plot.allocation)
     for draw in drawings:
         try:
             yield draw().to_dict()
-        except UnknownMetric:  # no metric scores a probability, so there is no reliability to draw
+        except UnknownMetric:  # no metric scores a probability, or requests had shares of their own
             continue
 
 

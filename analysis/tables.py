@@ -31,12 +31,7 @@ class Table(NamedTuple):
 def tables(report: Report) -> Iterator[Table]:
     """Yield the tables: arms, what they did in each metric, and shadows if there are any."""
     yield arms(report)
-    if report.experiment.is_adaptive:
-        yield weighted_means(report)
-    elif report.experiment.is_interleaved:
-        yield rankings(report)
-    else:
-        yield changes(report)
+    yield rankings(report) if report.experiment.is_interleaved else changes(report)
     shadowed = shadows(report)
     if shadowed.rows:
         yield shadowed
@@ -54,21 +49,11 @@ def arms(report: Report) -> Table:
 
 
 def changes(report: Report) -> Table:
-    """How the arms of a split differ from the control."""
+    """How the arms differ from the control."""
     fields = ("metric", "arm", "observations", "mean", "change", "p_value", "verdict")
     lines = [HEADINGS, *(line(row) for row in report.results)]
     headings, *rows = (tuple(getattr(each, field) for field in fields) for each in lines)
     return Table(headings, tuple(rows))
-
-
-def weighted_means(report: Report) -> Table:
-    """What the arms of a bandit were worth."""
-    rows = [
-        (metric.name, arm.arm, f"{arm.observations:,}", _mean(arm.mean), _mean(arm.weighted_mean))
-        for metric in report.experiment.metrics
-        for arm in report.hindsight(metric.name).arms
-    ]
-    return Table(("metric", "arm", "observed", "mean", "weighted mean"), tuple(rows))
 
 
 def rankings(report: Report, metrics: Iterable[str] | None = None) -> Table:

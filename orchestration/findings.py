@@ -7,7 +7,7 @@ from rich.console import Console
 
 from analysis.commands import printed
 from analysis.report import Report
-from analysis.tables import Table, arms, rankings, weighted_means
+from analysis.tables import Table, arms, changes, rankings
 
 
 class Finding(NamedTuple):
@@ -28,9 +28,9 @@ def show(console: Console, finding: Finding) -> None:
 
 
 def bandit(report: Report) -> Finding:
-    """Where the traffic of a bandit went, and what it has cost beside equal shares."""
+    """Where the traffic of a bandit went, what it found, and what it has cost beside equal shares."""
     epochs = f"{len(report.experiment.epochs)} epochs published"
-    return Finding(f"{_place(report)}: {epochs}", [arms(report), weighted_means(report)], report.notes)
+    return Finding(f"{_place(report)}: {epochs}", [arms(report), changes(report)], report.notes)
 
 
 def lists(report: Report, metrics: Iterable[str], notes: Sequence[str] = ()) -> Finding:

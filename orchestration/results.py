@@ -7,7 +7,7 @@ import pandas as pd
 
 import analysis
 from analysis.report import Report
-from analysis.tables import arms, rankings, shadows, weighted_means
+from analysis.tables import arms, rankings, shadows
 from orchestration.content import content_hash
 from orchestration.datasets.tables import markdown_table
 from orchestration.errors import NoExperiment
@@ -73,7 +73,7 @@ def _more(report: Report) -> dict[str, dg.MarkdownMetadataValue]:
     if report.experiment.is_interleaved:
         more["rankings"] = rankings(report)
     if report.experiment.is_adaptive:
-        more["arms"], more["weighted_means"] = arms(report), weighted_means(report)
+        more["arms"] = arms(report)
     if (shadowed := shadows(report)).rows:
         more["shadows"] = shadowed
     frames = {name: pd.DataFrame(table.rows, columns=pd.Index(table.headings)) for name, table in more.items()}

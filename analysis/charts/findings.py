@@ -13,7 +13,7 @@ def chosen_metric(report: "Report", name: str | None) -> AnyMetric:
     return report.experiment.primary if name is None else report.experiment.metric(name)
 
 
-def finding(report: "Report", metric: AnyMetric | None = None) -> str:
-    """What was found of the arm that the verdict is about, in a metric, by default the primary."""
-    name, arm = (metric or report.experiment.primary).name, report.verdict().arm
-    return next(row.reason for row in report.results if (row.metric, row.arm) == (name, arm))
+def finding(report: "Report", metric: AnyMetric | None = None, arm: str | None = None) -> str:
+    """What was found of an arm, by default the one that the verdict is about, in a metric, by default the primary."""
+    about = (metric or report.experiment.primary).name, arm or report.verdict().arm
+    return next(row.reason for row in report.results if (row.metric, row.arm) == about)

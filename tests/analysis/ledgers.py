@@ -1,6 +1,7 @@
 """Ledgers with generated experiments, written as the router's database and as the lake's Delta tables."""
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ import deltalake
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from sqlalchemy import Engine, create_engine, insert
 
 from router.assignment.epochs import HOLDOUT
@@ -62,6 +64,7 @@ class Ledger:
         state: str = "concluded",
         holdouts: Sequence[float] = (),
         allocation: Mapping[str, Any] | None = None,
+        planned: int = 10_000,
     ) -> int:
         number = len(self.experiments) + 1
         models = [f"flight-delay-{arm}@1" for arm in arms]
@@ -73,6 +76,7 @@ class Ledger:
             "metrics": list(metrics),
             "randomise": randomise,
             "traffic": 1.0,
+            "planned_decisions": planned,
         }
         self.experiments.append(
             {
@@ -130,7 +134,7 @@ class Ledger:
                 "experiment_id": experiment,
                 "epoch": epoch,
                 "arm": arm,
-                "propensity": 0.5,
+                "propensity": self._propensity(experiment, epoch, arm),
                 "unit": unit,
                 "model": model,
                 "served_model": "champion@1" if fallback else model,
@@ -143,6 +147,15 @@ class Ledger:
             }
         )
         return key
+
+    def _propensity(self, experiment: int | None, epoch: int | None, arm: int | None) -> float:
+        """What the epoch's table says; 1 outside experiments, of forced arms, and where the table has no arms."""
+        runs = [
+            json.loads(row["runs"])
+            for row in self.epochs
+            if (row["experiment_id"], row["epoch"]) == (experiment, epoch)
+        ]
+        return sum(buckets for buckets, number in runs[0] if number == arm) / 10_000 or 1.0 if runs else 1.0
 
     def observe(
         self,
@@ -239,16 +252,26 @@ def write_table(lake: Path, name: str, rows: Sequence[Mapping[str, Any]], *, by_
     deltalake.write_deltalake(lake / "logs" / name, table, partition_by=["day"] if by_day else None)
 
 
+def forget_versions(lake: Path) -> None:
+    """Write outcomes as if their first day had been exported before they had versions."""
+    path = lake / "logs" / "outcomes"
+    rows = deltalake.DeltaTable(path).to_pyarrow_table()
+    shutil.rmtree(path)
+    first = pc.equal(rows["day"], pc.min(rows["day"]))
+    for of_day in (rows.filter(first).drop_columns(["version", "counted"]), rows.filter(pc.invert(first))):
+        deltalake.write_deltalake(path, of_day, mode="append", schema_mode="merge", partition_by=["day"])
+
+
 def _day(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000, tz=UTC).strftime("%Y-%m-%d")
 
 
-def flights(count: int = 400, *, seed: int = 1, gain: float = 0.5) -> Ledger:
+def flights(count: int = 400, *, seed: int = 1, gain: float = 0.9) -> Ledger:
     """Labelled flights over two days, half of them to each arm; with `gain`, boosting predicts better."""
     generator = np.random.default_rng(seed)
     log_loss = {**BRIER, "name": "log_loss", "score": "log_loss", "role": "secondary"}
     ledger = Ledger()
-    experiment = ledger.add_experiment([BRIER, log_loss])
+    experiment = ledger.add_experiment([BRIER, log_loss], planned=max(count, 100))
     truth = generator.beta(1.5, 3.0, count)
     noise = generator.normal(0.0, 0.15, count)
     late = generator.uniform(size=count) < truth

@@ -26,7 +26,11 @@ def test_page_shows_verdict_table_and_charts(tmp_path: Path) -> None:
     assert f"<b>advance: boosting</b><br>{report.verdict().summary}</p>" in html
     assert _without_scripts(html).count("<tr>") == sum(1 + len(table.rows) for table in tables(report))
     charts = [json.loads(text) for text in specifications(html)]
-    assert [each["title"]["text"][0][:8] for each in charts] == ["boosting", "boosting", "Predicti"]
+    assert [each["title"]["text"][0][:8] for each in charts] == [
+        *["boosting"] * 3,
+        "The spli",
+        "Predicti",
+    ]
 
 
 def test_page_loads_nothing_from_the_network(tmp_path: Path) -> None:
@@ -41,7 +45,7 @@ def test_page_loads_nothing_from_the_network(tmp_path: Path) -> None:
 def test_page_without_probabilities_leaves_reliability_out(tmp_path: Path) -> None:
     ledger = Ledger()
     ledger.add_experiment([CLICK])
-    assert len(specifications(page(load(NAME, ledger.write_sqlite(tmp_path / "turnout.db"))))) == 2
+    assert len(specifications(page(load(NAME, ledger.write_sqlite(tmp_path / "turnout.db"))))) == 4
 
 
 @pytest.mark.parametrize("hostile", ["</script><script>alert(1)</script>", "<b>&amp;"])
