@@ -145,11 +145,6 @@ def _points(names: Sequence[str], beliefs: Sequence[AnyPosterior]) -> Iterator[t
 
 
 def _sentence(metric: AnyMetric, best: ArmPosterior, share: float) -> str:
-    lost = f"shipping it now is expected to cost {number(best.expected_loss)} {metric.name}"
-    if math.isinf(share):
-        return f"{best.arm} is best with probability {best.best_percent:.0f} %; {lost} against the best arm"
-    verb = "saved" if metric.direction == "decrease" else "gained"
-    return (
-        f"{best.arm} is best with probability {best.best_percent:.0f} %; {lost} against the best arm, and with 95 % "
-        f"certainty no more than {number(share)} % could be {verb} by another one"
-    )
+    chance = f"{best.arm} is best with probability {best.best_percent:.0f} %"
+    loss = f"shipping it now may cost {number(best.expected_loss)} {metric.name} on average"
+    return f"{chance}; {loss}" + ("" if math.isinf(share) else f" and, with 95 % certainty, {number(share)} % at most")

@@ -245,8 +245,10 @@ def _histogram(log: off_policy.Log, shares: Floats) -> pd.DataFrame:
 
 
 def _judged(found: WhatIf, metric: AnyMetric) -> WhatIf:
+    if math.isnan(found.overlap.largest_weight):
+        return found._replace(reason=f"no overlap: no decision has an outcome of {metric.name} yet")
     if found.estimates is None:
-        return found._replace(verdict="no overlap", reason=f"no overlap: {'; '.join(found.overlap.reasons)}")
+        return found._replace(reason=f"no overlap: {'; '.join(found.overlap.reasons)}")
     level = f"{100 * found.confidence:.4g} % CI"
     dr, gain = found.estimates.dr, found.estimates.gain
     value = f"{number(dr.value)} ({level} {number(dr.low)} to {number(dr.high)})"

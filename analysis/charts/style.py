@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 CONTROL = "#666666"
 TREATMENTS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442")
 FAINT = "#BBBBBB"
+TEXT = "#333333"
 BETTER, WORSE = "#0072B2", "#D55E00"
 VERDICTS = {"better": BETTER, "worse": WORSE, "insufficient": CONTROL}
 VERDICT_SHAPES = {"better": "triangle-up", "worse": "triangle-down", "insufficient": "circle"}
@@ -50,7 +51,7 @@ _CLOCK = {
 _LEGEND = alt.Legend(orient="bottom", symbolSize=110, symbolOpacity=1, labelLimit=200)
 
 Channel = TypeVar("Channel", alt.Color, alt.Shape)
-Drawing = alt.LayerChart | alt.FacetChart
+Drawing = alt.LayerChart | alt.FacetChart | alt.HConcatChart | alt.VConcatChart
 
 
 def finished(chart: Drawing, report: "Report", finding: str, *about: str) -> Drawing:

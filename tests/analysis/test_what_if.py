@@ -175,6 +175,6 @@ def test_what_cannot_be_asked(report: Report) -> None:
 
 def test_nothing_observed_is_no_overlap(report: Report) -> None:
     found = report.off_policy({"boosting": 1.0}, "revenue")
-    assert found.verdict == "no overlap"
+    assert (found.verdict, found.reason) == ("no overlap", "no overlap: no decision has an outcome of revenue yet")
     assert found.overlap.censored_share == 1
     assert found.frame()["value"].isna().all()
