@@ -1,6 +1,5 @@
 import json
 import math
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ from analysis.results import Result
 from router.assignment.epochs import HOLDOUT
 from router.decision_id import FORCED
 from tests.analysis.ledgers import BRIER, CLICK, DAY_MS, MINUTE_MS, REVENUE, START_MS, Ledger, everything, flights
-from tests.databases import database
 
 NAME = "boosting-vs-logistic"
 NOW_MS = START_MS + int(1.2 * DAY_MS)
@@ -37,13 +35,6 @@ def rich(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """The same content as a ledger and as a lake."""
     folder, ledger = tmp_path_factory.mktemp("rich"), everything()
     return ledger.write_sqlite(folder / "turnout.db"), ledger.write_lake(folder / "lake")
-
-
-@pytest.fixture(scope="module")
-def in_postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The same content as a ledger in PostgreSQL."""
-    with database("postgresql", tmp_path_factory.mktemp("unused")) as url:
-        yield everything().write(url)
 
 
 @pytest.fixture(scope="module")
@@ -70,27 +61,6 @@ def _decisions(ledger: Ledger, arm: int) -> list[dict[str, Any]]:
 
 def _equal(left: pd.DataFrame, right: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(left, right, rtol=1e-9, atol=1e-12, check_exact=False)
-
-
-def _same(left: Report, right: Report) -> None:
-    _equal(left.summary(), right.summary())
-    _equal(left.assignments(), right.assignments())
-    _equal(left.timeline(), right.timeline())
-    _equal(left.reliability(), right.reliability())
-    assert left.srm() == pytest.approx(right.srm(), nan_ok=True)
-    assert left.verdict() == right.verdict()
-    assert left.notes == right.notes
-
-
-@pytest.mark.parametrize("name", [NAME, "other", "empty"])
-def test_ledger_and_lake_give_the_same_report(rich: tuple[str, Path], name: str) -> None:
-    ledger, lake = (load(name, source, now_ms=NOW_MS) for source in rich)
-    _same(ledger, lake)
-
-
-@pytest.mark.parametrize("name", [NAME, "other", "empty"])
-def test_sqlite_and_postgresql_give_the_same_report(rich: tuple[str, Path], in_postgresql: str, name: str) -> None:
-    _same(load(name, rich[0], now_ms=NOW_MS), load(name, in_postgresql, now_ms=NOW_MS))
 
 
 def test_summary_has_a_row_per_metric_and_arm_with_control_first(rich_report: Report) -> None:

@@ -1,22 +1,19 @@
 import gc
-import shutil
 import sqlite3
 import subprocess
 import sys
 import traceback
 from pathlib import Path
 
-import deltalake
 import ibis
 import psycopg
-import pyarrow.compute as pc
 import pytest
 
 from analysis.errors import SchemaMismatch, SourceError, SourceNotFound, UnreadableSource
 from analysis.schema import TABLES
 from analysis.source import open_source
 from router.ledger import schema
-from tests.analysis.ledgers import Ledger, flights, write_table
+from tests.analysis.ledgers import Ledger, flights, forget_versions, write_table
 from tests.databases import database
 
 _TYPES = {
@@ -89,6 +86,24 @@ def test_missing_ledger_names_the_path_and_creates_nothing(tmp_path: Path) -> No
 def test_missing_lake_names_the_folder_and_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(SourceNotFound, match=rf"no exported logs at {tmp_path / 'logs'}; materialize"):
         open_source(tmp_path)
+
+
+def test_lake_in_a_folder_with_a_space_is_read(tmp_path: Path) -> None:
+    opened = open_source(flights(20).write_lake(tmp_path / "a lake"))
+    assert len(opened.rows(opened.tables["decisions"])) == 20
+
+
+def test_spark_that_is_not_installed_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = flights(20).write_lake(tmp_path)
+    monkeypatch.setitem(sys.modules, "pyspark.sql.types", None)
+    with pytest.raises(SourceNotFound, match=r"^Spark needs pip install 'turnout\[spark\]'$"):
+        open_source(f"spark:{lake}")
+
+
+@pytest.mark.parametrize("address", ["spark:{}", "spark://{}"])
+def test_missing_lake_for_spark_is_named_as_any_other(tmp_path: Path, address: str) -> None:
+    with pytest.raises(SourceNotFound, match=rf"no exported logs at {tmp_path / 'logs'}; materialize"):
+        open_source(address.format(tmp_path))
 
 
 def test_missing_delta_table_is_named(tmp_path: Path) -> None:
@@ -180,16 +195,8 @@ def test_ledger_in_postgresql_without_its_driver_names_the_remedy() -> None:
 
 
 def test_days_exported_before_outcomes_had_versions_are_read(tmp_path: Path) -> None:
-    ledger = flights(20)
-    lake = ledger.write_lake(tmp_path)
-    old = deltalake.DeltaTable(lake / "logs" / "outcomes").to_pyarrow_table()
-    shutil.rmtree(lake / "logs" / "outcomes")
-    first, last = sorted(set(old["day"].to_pylist()))
-    for day, rows in ((first, old.drop_columns(["version", "counted"])), (last, old)):
-        of_day = rows.filter(pc.equal(rows["day"], day))
-        deltalake.write_deltalake(
-            lake / "logs" / "outcomes", of_day, mode="append", schema_mode="merge", partition_by=["day"]
-        )
+    lake = flights(20).write_lake(tmp_path)
+    forget_versions(lake)
     opened = open_source(lake)
     rows = opened.rows(opened.tables["outcomes"])
     assert [(row["version"], row["counted"]) for row in rows] == [(0, True)] * 20

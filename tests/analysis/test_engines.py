@@ -1,0 +1,207 @@
+"""The same report from every engine: SQLite and PostgreSQL ledgers, and a lake read by DuckDB and by Spark."""
+
+import inspect
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import ibis
+import pandas as pd
+import pytest
+
+from analysis import spark
+from analysis.errors import SourceNotFound, UnknownMetric, UnreadableSource
+from analysis.queries import score_expression
+from analysis.report import Report, load
+from analysis.schema import TABLES
+from analysis.source import open_source
+from analysis.statistics.scores import SCORES
+from tests.analysis.ledgers import DAY_MS, START_MS, everything, flights, forget_versions
+from tests.databases import database, require
+
+NAME = "boosting-vs-logistic"
+NOW_MS = START_MS + int(1.2 * DAY_MS)
+
+# Spark's client leaves it to the collector to close what results came through.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
+# Queries of tests are small: to compile them well takes longer than to run them.
+_SETTINGS = """
+spark.master local[1]
+spark.driver.extraJavaOptions -XX:TieredStopAtLevel=1 -XX:+UseSerialGC
+spark.sql.shuffle.partitions 1
+spark.sql.adaptive.enabled false
+spark.sql.autoBroadcastJoinThreshold -1
+spark.sql.codegen.wholeStage false
+spark.sql.codegen.factoryMode NO_CODEGEN
+"""
+
+
+# Stands first, as no Java is looked for when one runs.
+def test_spark_without_java_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = flights(20).write_lake(tmp_path)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    with pytest.raises(SourceNotFound, match=r"^Spark needs Java: there is no `java` on the PATH; install a Java of"):
+        load(NAME, f"spark:{lake}")
+    monkeypatch.setenv("JAVA_HOME", "/nowhere")
+    with pytest.raises(SourceNotFound, match=r"there is none in JAVA_HOME \(/nowhere\)"):
+        load(NAME, f"spark:{lake}")
+
+
+@pytest.fixture(scope="module")
+def addresses(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The same content as a ledger and as a lake; a folder's name may have a space."""
+    folder, ledger = tmp_path_factory.mktemp("of all"), everything()
+    lake = ledger.write_lake(folder / "lake")
+    return {"sqlite": ledger.write_sqlite(folder / "turnout.db"), "duckdb": str(lake), "spark": f"spark:{lake}"}
+
+
+@pytest.fixture(scope="module")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The same content as a ledger in PostgreSQL."""
+    with database("postgresql", tmp_path_factory.mktemp("unused")) as url:
+        yield everything().write(url)
+
+
+@pytest.fixture(scope="module")
+def running_spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is needed for Spark, which is started by who reads first and stopped here."""
+    require("java", spark.java_problem())
+    folder = tmp_path_factory.mktemp("spark")
+    (folder / "spark-defaults.conf").write_text(_SETTINGS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPARK_CONF_DIR", str(folder))
+        yield
+    from pyspark.sql import SparkSession
+
+    SparkSession.active().stop()
+
+
+def _tables(report: Report) -> dict[str, pd.DataFrame | str]:
+    """Everything that a report gives as a data frame, by the name of its method, or why it does not."""
+    found: dict[str, pd.DataFrame | str] = {}
+    for name, method in inspect.getmembers(Report, inspect.isfunction):
+        if not name.startswith("_") and inspect.signature(method).return_annotation is pd.DataFrame:
+            try:
+                found[name] = method(report)
+            except UnknownMetric as error:
+                found[name] = str(error)
+    return found
+
+
+@pytest.fixture(scope="module")
+def expected(addresses: dict[str, str]) -> Any:
+    """Returns the report from the SQLite ledger, by the experiment's name, with what it has in tables."""
+
+    @cache
+    def of(name: str) -> tuple[Report, dict[str, pd.DataFrame | str]]:
+        report = load(name, addresses["sqlite"], now_ms=NOW_MS)
+        return report, _tables(report)
+
+    return of
+
+
+def _check(report: Report, expected: tuple[Report, dict[str, pd.DataFrame | str]]) -> None:
+    other, tables = expected
+    found = _tables(report)
+    assert found.keys() == tables.keys()
+    for name, table in found.items():
+        reference = tables[name]
+        if isinstance(table, str) or isinstance(reference, str):
+            assert table is reference or table == reference
+        else:
+            pd.testing.assert_frame_equal(table, reference, rtol=1e-9, atol=1e-12, check_exact=False, obj=name)
+    assert report.srm() == pytest.approx(other.srm(), rel=1e-9, nan_ok=True)
+    assert report.verdict() == other.verdict()
+    assert report.notes == other.notes
+
+
+def test_report_has_tables_to_compare(expected: Any) -> None:
+    tables = expected(NAME)[1]
+    assert {"summary", "timeline", "reliability", "assignments", "contrast", "allocation"} <= tables.keys()
+    assert isinstance(tables["summary"], pd.DataFrame)
+
+
+@pytest.mark.parametrize("name", [NAME, "other", "empty"])
+def test_duckdb_gives_the_same_report(addresses: dict[str, str], expected: Any, name: str) -> None:
+    _check(load(name, addresses["duckdb"], now_ms=NOW_MS), expected(name))
+
+
+@pytest.mark.parametrize("name", [NAME, "other", "empty"])
+def test_postgresql_gives_the_same_report(postgresql: str, expected: Any, name: str) -> None:
+    _check(load(name, postgresql, now_ms=NOW_MS), expected(name))
+
+
+@pytest.mark.usefixtures("running_spark")
+def test_spark_gives_the_same_report(addresses: dict[str, str]) -> None:
+    # A query takes Spark as long as a whole report takes others: one metric for each way to read one.
+    ledger, lake = (
+        _of_metrics(load(NAME, addresses[engine], now_ms=NOW_MS), "brier", "click", "revenue", "prompt-ratio")
+        for engine in ("sqlite", "spark")
+    )
+    _check(lake, (ledger, _tables(ledger)))
+
+
+@pytest.mark.usefixtures("running_spark")
+def test_spark_gives_the_same_report_of_no_traffic(addresses: dict[str, str], expected: Any) -> None:
+    _check(load("empty", addresses["spark"], now_ms=NOW_MS), expected("empty"))
+
+
+def _of_metrics(report: Report, *names: str) -> Report:
+    metrics = tuple(report.experiment.metric(name) for name in names)
+    experiment = report.experiment._replace(metrics=metrics)
+    return Report(report._source, experiment, alpha=report.alpha, now_ms=report.now_ms)
+
+
+@pytest.mark.usefixtures("running_spark")
+def test_spark_gives_the_same_scores(addresses: dict[str, str]) -> None:
+    found = []
+    for engine in ("duckdb", "spark"):
+        opened = open_source(addresses[engine])
+        labels = opened.tables["outcomes"].filter(ibis._.prediction.notnull(), ibis._.value.notnull())
+        scores = {name: score_expression(name, labels["prediction"], labels["value"]) for name in SCORES}
+        rows = opened.rows(labels.aggregate(**{name: score.sum() for name, score in scores.items()}))
+        found.append(rows[0])
+    assert found[0] == pytest.approx(found[1], rel=1e-9)
+    assert found[0].keys() == SCORES.keys()
+
+
+@pytest.mark.usefixtures("running_spark")
+def test_spark_has_the_same_tables(tmp_path: Path) -> None:
+    ledger = flights(20)
+    forget_versions(ledger.write_lake(tmp_path))
+    of_duckdb, of_spark = open_source(tmp_path), open_source(f"spark:{tmp_path}")
+    for name in TABLES:
+        assert of_spark.tables[name].schema() == of_duckdb.tables[name].schema()
+        rows = [sorted(map(str, opened.rows(opened.tables[name]))) for opened in (of_duckdb, of_spark)]
+        assert rows[0] == rows[1]
+        assert len(rows[0]) == len(getattr(ledger, name))
+
+
+@pytest.mark.usefixtures("running_spark")
+def test_sources_in_spark_leave_the_active_session_and_each_other_alone(tmp_path: Path) -> None:
+    many, few = (open_source(f"spark:{flights(n).write_lake(tmp_path / str(n))}") for n in (40, 20))
+    from pyspark.sql import SparkSession
+
+    active = SparkSession.active()
+    assert not active.catalog.listTables()
+    assert active.conf.get("spark.sql.ansi.enabled") == "true"
+    assert [len(opened.rows(opened.tables["arms"])) for opened in (many, few)] == [2, 2]
+    assert [opened.rows(opened.tables["decisions"].count().as_table()) for opened in (many, few)] == [
+        [{"CountStar()": 40}],
+        [{"CountStar()": 20}],
+    ]
+
+
+@pytest.mark.usefixtures("running_spark")
+def test_what_spark_cannot_read_is_a_clear_error(tmp_path: Path) -> None:
+    lake = flights(20).write_lake(tmp_path)
+    opened = open_source(f"spark:{lake}")
+    next((lake / "logs" / "decisions").rglob("*.parquet")).write_bytes(b"garbage" * 50)
+    with pytest.raises(
+        UnreadableSource, match=r"lake .*logs in Spark cannot be read \(.*export the logs again"
+    ) as said:
+        opened.rows(opened.tables["decisions"])
+    assert "\n" not in str(said.value)
