@@ -24,8 +24,8 @@ _DECISION_STYLES = {"advance": "bold green", "rollback": "bold red", "insufficie
 @click.argument("name")
 @click.option(
     "--source",
-    help="Ledger (sqlite:///PATH, postgresql://..) or lake folder; default: exported logs if they have NAME, else the "
-    "ledger.",
+    help="Ledger (sqlite:///PATH, postgresql://..), lake folder, or spark:FOLDER to read that with Spark; default: "
+    "exported logs if they have NAME, else the ledger.",
 )
 @click.option("--html", "page", type=click.Path(dir_okay=False, path_type=Path), help="Also write a page to this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")

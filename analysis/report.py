@@ -10,6 +10,9 @@ import numpy as np
 import pandas as pd
 
 from analysis import means, notes, queries, sequential, split_check
+from analysis.adjusted import DAYS, Adjusted, compare_adjusted
+from analysis.drifting import Found as DriftFound
+from analysis.drifting import compare_periods
 from analysis.errors import ExperimentNotFound, InvalidLevel, SourceError, UnknownArm, UnknownMetric
 from analysis.experiment import AnyMetric, Arm, Experiment, ScoreMetric, read_experiment
 from analysis.fixed_horizon import Sample, read_samples
@@ -19,6 +22,7 @@ from analysis.periods import Periods
 from analysis.planning import EFFECTS_PERCENT, Planning, plan
 from analysis.posterior import Posteriors, posteriors
 from analysis.results import Comparison, Result, Traffic, compare_arms, compare_credit, compare_once
+from analysis.segments import Segments, compare_segments
 from analysis.sequential import Looks, Setup
 from analysis.shadowed import Shadow, compare_shadows
 from analysis.source import Source, default_sources, open_source
@@ -41,9 +45,10 @@ def load(
 ) -> "Report":
     """Load the result of the experiment `name` as it was at `now_ms` (default: the clock).
 
-    `source` is the address of a ledger (`sqlite:///PATH` or `postgresql://..`) or the path of a lake; by default the
-    lake of $TURNOUT_LAKE if the experiment was exported to it, else the ledger of $TURNOUT_DATABASE. `alpha` is the
-    chance of a wrong "better" or "worse" in a metric; it is split over the comparisons.
+    `source` is the address of a ledger (`sqlite:///PATH` or `postgresql://..`), the path of a lake, or `spark:PATH` to
+    read that with Spark; by default the lake of $TURNOUT_LAKE if the experiment was exported to it, else the ledger of
+    $TURNOUT_DATABASE. `alpha` is the chance of a wrong "better" or "worse" in a metric; it is split over the
+    comparisons.
 
     Raises:
         SourceError: If the source is missing, does not answer, is corrupted, or of another schema.
@@ -327,6 +332,37 @@ class Report:
             alpha=1 - self.confidence,
             wanted=wanted,
         )
+
+    def drift(self, at_ms: int | None = None, metric: str | None = None) -> DriftFound:
+        """Whether predictions, and labels of a score (default: `shadow_score`), changed at a moment.
+
+        By default that is the middle between the first and the last decision. UnknownMetric without a score.
+        """
+        chosen = self.shadow_score if metric is None else self.experiment.metric(metric)
+        if not isinstance(chosen, ScoreMetric):
+            raise UnknownMetric(f"drift of labels needs a score; experiment {self.experiment.name!r} was not given one")
+        moment = (self._first_ms + self._last_ms) // 2 if at_ms is None else at_ms
+        return compare_periods(self._source, self._log, self.experiment, chosen, moment)
+
+    def segments(self, field: str, metric: str | None = None) -> Segments:
+        """The effects on a metric (default: the primary) by what a field of the context was at a unit's first decision.
+
+        Fixed-horizon, with the false-discovery rate alpha over segments and treatments; see `compare_segments`.
+        """
+        chosen = self.experiment.primary if metric is None else self.experiment.metric(metric)
+        return compare_segments(
+            self._source, self._log, self.experiment, chosen, field, alpha=self.alpha, split=self.srm()
+        )
+
+    def adjusted(self, metric: str | None = None, *, days: float = DAYS) -> pd.DataFrame:
+        """The effects on a metric (default: the primary), adjusted for what units did in so many days before (CUPED).
+
+        Fixed-horizon; one row per treatment, the columns are those of `Adjusted`. See `compare_adjusted`.
+        """
+        chosen = self.experiment.primary if metric is None else self.experiment.metric(metric)
+        how = {"confidence": self.confidence, "days": days}
+        rows = compare_adjusted(self._source, self._log, self.experiment, chosen, **how, split=self.srm())
+        return pd.DataFrame(rows, columns=pd.Index(Adjusted._fields))
 
     @property
     def plot(self) -> "Plots":
