@@ -8,12 +8,6 @@ from analysis.queries import Log
 from analysis.source import Source
 from analysis.statistics import hindsight
 
-BIASED = (
-    "an arm's own mean is biased, since traffic followed it; weighted by 1 / propensity it stands for all of the "
-    "traffic, with an error that is not shown: intervals for such traffic are still to come"
-)
-
-
 class ArmInHindsight(NamedTuple):
     """`mean` is that of the arm's own decisions, `weighted_mean` estimates that of all, had they been the arm's."""
 
