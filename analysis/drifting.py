@@ -1,0 +1,216 @@
+"""Do inputs, predictions and labels still look as they did? By statistics of `analysis.statistics.drift`.
+
+Every unit counts once, by its first decision of a period: many rows of one unit would alarm too often.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import ibis
+import ibis.expr.types as ir
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.experiment import Experiment, ScoreMetric
+from analysis.queries import Log
+from analysis.shadow_sums import item_of
+from analysis.source import Source
+from analysis.statistics.drift import (
+    NOTABLE_STABILITY_INDEX,
+    Drift,
+    Drifts,
+    categorical_drift,
+    compare_features,
+    numeric_drift,
+    quantile_edges,
+)
+
+Floats = NDArray[np.float64]
+
+BINS = 20
+"""Of equal width between the extremes of the reference, and one more on each side."""
+
+_FEW_VALUES = 12
+"""A number with no more values than this is a category."""
+
+
+class Found(NamedTuple):
+    """Drift of every distribution, which of them count as found, and a sentence."""
+
+    drifts: Drifts
+    found: tuple[str, ...]
+    reason: str
+
+    def frame(self) -> pd.DataFrame:
+        """One row per distribution: what was compared, the columns of `Drift`, adjusted_p_value and drifted."""
+        rows = [
+            {"feature": name, **drift._asdict(), "adjusted_p_value": self.drifts.adjusted[name]}
+            for name, drift in self.drifts.features.items()
+        ]
+        frame = pd.DataFrame(rows, columns=pd.Index(["feature", *Drift._fields, "adjusted_p_value"]))
+        return frame.assign(drifted=frame["feature"].isin(self.found))
+
+
+def compare_frames(
+    reference: pd.DataFrame,
+    current: pd.DataFrame,
+    *,
+    rate: float = 0.05,
+    index: float = NOTABLE_STABILITY_INDEX,
+) -> Found:
+    """Compare the columns that both frames have, such as a dataset version and `recent_inputs`.
+
+    Numbers by Kolmogorov-Smirnov in bins that hold equal parts of the reference, others and numbers with few values by
+    chi-square. Missing values are a distribution of their own, where there are any. Both need one row per unit.
+
+    Args:
+        reference: what it looked like.
+        current: what it looks like.
+        rate: of false discoveries among all columns.
+        index: least stability index, beyond what chance makes of so many rows, that is called drift.
+    """
+    columns = [column for column in reference.columns if column in current.columns]
+    drifts: dict[str, Drift] = {}
+    for column in columns:
+        before, after = reference[column], current[column]
+        drifts[str(column)] = _compare(before.dropna(), after.dropna())
+        if before.isna().any() or after.isna().any():
+            missing = [[side.notna().sum(), side.isna().sum()] for side in (before, after)]
+            drifts[f"{column} is missing"] = categorical_drift(*missing)
+    return _found(drifts, rate, index)
+
+
+def compare_periods(
+    source: Source,
+    log: Log,
+    experiment: Experiment,
+    metric: ScoreMetric,
+    at_ms: int,
+    *,
+    rate: float = 0.05,
+    index: float = NOTABLE_STABILITY_INDEX,
+) -> Found:
+    """Compare each arm's predictions, and the labels of a score, before a moment with those from it on.
+
+    Predictions of each arm by themselves: those of all would drift whenever shares move. Of a list its first item
+    counts. Bins are counted in the engine. Arguments as for `compare_frames`.
+    """
+    values = _first_of_units(_predictions(log), at_ms)
+    labels = _first_of_units(_labels(log, metric), at_ms)
+    drifts: dict[str, Drift] = {}
+    for name, rows in (*_by_arm(values, experiment), (f"label {metric.label}", labels)):
+        drifts[name] = _drift_in_engine(source, rows)
+    return _found(drifts, rate, index)
+
+
+def recent_inputs(source: Source, log: Log, most: int = 10_000) -> pd.DataFrame:
+    """Read the first input of the latest decision of so many units at most: the rows that `compare_frames` needs.
+
+    Which features there are is known to models and not to the ledger, which has them as JSON: so rows leave the engine.
+    """
+    decisions = log.decisions
+    order = ibis.row_number().over(group_by=decisions["unit"], order_by=decisions["id"].desc())
+    numbered = decisions.select("id", "inputs", order=order)
+    latest = numbered.filter(numbered["order"] == 0).order_by(ibis.desc("id")).limit(most)
+    return pd.DataFrame([json.loads(row["inputs"])[0] for row in source.rows(latest.select("inputs"))])
+
+
+def _compare(before: "pd.Series[float]", after: "pd.Series[float]") -> Drift:
+    is_number = pd.api.types.is_numeric_dtype(before) and pd.api.types.is_numeric_dtype(after)
+    if is_number and len(before) and before.nunique() > _FEW_VALUES:
+        edges = quantile_edges(before.to_numpy(dtype=np.float64), BINS)
+        counts = [
+            np.bincount(np.searchsorted(edges, side.to_numpy(dtype=np.float64), side="right"), minlength=edges.size + 1)
+            for side in (before, after)
+        ]
+        return numeric_drift(*counts)
+    counted = [side.astype(float if is_number else str).value_counts() for side in (before, after)]
+    categories = counted[0].index.union(counted[1].index)
+    return categorical_drift(*(each.reindex(categories, fill_value=0).to_numpy() for each in counted))
+
+
+def _predictions(log: Log) -> ir.Table:
+    decisions = log.decisions.filter(log.decisions["predictions"].notnull())
+    first = item_of(decisions["predictions"], ibis.literal(0).cast("int64"))
+    return decisions.select("id", "unit", "arm", "decided_ms", value=first)
+
+
+def _labels(log: Log, metric: ScoreMetric) -> ir.Table:
+    said = log.outcomes.filter(log.outcomes["metric"] == metric.label, log.outcomes["item"] == 0)
+    # Of repeated labels the mean, as scores have it.
+    each = said.group_by("decision_id").aggregate(value=said["value"].mean())
+    joined = each.join(log.decisions, each["decision_id"] == log.decisions["id"])
+    # Labels are the same whichever arm predicted them, so that a unit counts once over all arms.
+    return joined.select("id", "unit", "decided_ms", "value", arm=ibis.literal(0).cast("int64"))
+
+
+def _first_of_units(rows: ir.Table, at_ms: int) -> ir.Table:
+    """The first row of each unit and arm in either period: arm, is_late, value."""
+    placed = rows.mutate(is_late=ibis.ifelse(rows["decided_ms"] >= at_ms, 1, 0))
+    order = ibis.row_number().over(group_by=[placed["unit"], placed["arm"], placed["is_late"]], order_by=placed["id"])
+    numbered = placed.select("arm", "is_late", "value", order=order)
+    return numbered.filter(numbered["order"] == 0).drop("order")
+
+
+def _by_arm(values: ir.Table, experiment: Experiment) -> Iterator[tuple[str, ir.Table]]:
+    for arm in experiment.arms:
+        yield f"prediction of {arm.name}", values.filter(values["arm"] == arm.number)
+
+
+def _drift_in_engine(source: Source, rows: ir.Table) -> Drift:
+    before = rows.filter(rows["is_late"] == 0)
+    (extremes,) = source.rows(
+        before.aggregate(low=before["value"].min(), high=before["value"].max(), values=before["value"].nunique())
+    )
+    if extremes["low"] is None:
+        return _counted(source, rows, ibis.literal(0).cast("int64"), 1)
+    low, high = extremes["low"], extremes["high"]
+    if extremes["values"] <= 2:
+        # Such as labels of 0 and 1: below, the one, between, the other, above.
+        place = ibis.cases(
+            (rows["value"] < low, 0),
+            (rows["value"] == low, 1),
+            (rows["value"] < high, 2),
+            (rows["value"] == high, 3),
+            else_=4,
+        )
+        return _counted(source, rows, place, 5)
+    inner = ((rows["value"] - low) / (high - low) * BINS).floor().cast("int64")
+    place = ibis.cases(
+        (rows["value"] < low, 0), (rows["value"] > high, BINS + 1), (rows["value"] == high, BINS), else_=inner + 1
+    )
+    return _counted(source, rows, place, BINS + 2, is_numeric=True)
+
+
+def _counted(source: Source, rows: ir.Table, place: ir.Value, places: int, *, is_numeric: bool = False) -> Drift:
+    placed = rows.mutate(place=place)
+    counts = np.zeros((2, places))
+    for row in source.rows(placed.group_by("is_late", "place").aggregate(count=placed.count())):
+        counts[row["is_late"], row["place"]] = row["count"]
+    return numeric_drift(*counts) if is_numeric else categorical_drift(*counts)
+
+
+def _found(drifts: Mapping[str, Drift], rate: float, index: float) -> Found:
+    compared = compare_features(drifts)
+    found = compared.found(rate, index)
+    return Found(compared, found, _sentence(drifts, found, index))
+
+
+def _sentence(drifts: Mapping[str, Drift], found: tuple[str, ...], index: float) -> str:
+    known = {name: drift for name, drift in drifts.items() if not math.isnan(drift.stability_index)}
+    if not known:
+        return "not enough evidence: nothing has rows, and more than one value, on both sides"
+    if found:
+        each = ", ".join(
+            f"{name} (stability index {known[name].stability_index:.2f})"
+            for name in sorted(found, key=lambda name: -known[name].stability_index)
+        )
+        return f"{len(found)} of {len(known)} drifted: {each}"
+    most = max(known, key=lambda name: known[name].stability_index - known[name].index_by_chance)
+    return (
+        f"none of {len(known)} drifted: the largest stability index is {known[most].stability_index:.2f}, of {most}, "
+        f"where chance alone makes {known[most].index_by_chance:.2f} and {index:g} more would count"
+    )
