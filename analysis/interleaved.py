@@ -2,17 +2,23 @@
 
 import json
 import math
+from collections.abc import Iterator
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analysis import queries
-from analysis.evidence import MINIMUM_UNITS, Judgement, insufficient, judge_credit
+from analysis.evidence import Judgement, insufficient, judge_credit
 from analysis.experiment import INTERLEAVED, AnyMetric, Experiment
 from analysis.queries import Log
 from analysis.source import Source
-from analysis.statistics.interleaving import Comparison, compare, compare_pairs, preferences
+from analysis.statistics.interleaving import Comparison, Method, compare, pair_preferences, preferences
+from analysis.statistics.paired import LEAST_UNITS, mean_evidence, mean_sequence
+from analysis.statistics.ratios import moments
+
+Floats = NDArray[np.float64]
 
 
 class Pair(NamedTuple):
@@ -57,25 +63,45 @@ class _Impressions(NamedTuple):
 
 
 def compare_rankings(source: Source, log: Log, experiment: Experiment, metric: AnyMetric, level: float) -> list[Pair]:
-    """Compare every two arms by the outcomes of a metric above 0, with intervals at this level, fixed-horizon."""
+    """Compare every two arms by the outcomes of a metric above 0, with intervals at this level, valid at every look."""
     seen = _impressions(source, log, experiment, metric)
     arms = [arm.name for arm in experiment.arms]
-    count = len(seen.units)
-    if len(arms) == 2:
-        preferred = preferences(experiment.method or "team_draft", seen.clicked, seen.credits, count)
-        found: dict[tuple[int, int], Comparison] = {(0, 1): compare(preferred, seen.units, level)}
-    else:
-        credit = np.zeros((count, len(arms)))
-        np.add.at(credit, seen.clicked, seen.credits)
-        found = compare_pairs(credit, seen.comparable, seen.units, level)
-    return [Pair(arms[first], arms[second], *each) for (first, second), each in found.items()]
+    pairs = _preferred(seen, experiment.method or "team_draft", len(arms))
+    return [
+        Pair(arms[first], arms[second], *_at_every_look(preferred, units, experiment.planned_decisions, level))
+        for (first, second), preferred, units in pairs
+    ]
+
+
+def _preferred(seen: _Impressions, method: Method, arms: int) -> Iterator[tuple[tuple[int, int], Floats, NDArray[Any]]]:
+    """Yield two arms' places, and the preference and unit of each list that compares them."""
+    if arms == 2:
+        yield (0, 1), preferences(method, seen.clicked, seen.credits, len(seen.units)), seen.units
+        return
+    credit = np.zeros((len(seen.units), arms))
+    np.add.at(credit, seen.clicked, seen.credits)
+    for first, second in combinations(range(arms), 2):
+        both = seen.comparable[:, first] & seen.comparable[:, second]
+        yield (first, second), pair_preferences(credit[both], first, second), seen.units[both]
+
+
+def _at_every_look(preferred: Floats, units: NDArray[Any], planned: float, level: float) -> Comparison:
+    """Return the comparison with a confidence sequence by unit in place of the t interval, and its p-value."""
+    found = compare(preferred, units)
+    if math.isnan(found.p_value):
+        return found
+    unit = np.unique(units, return_inverse=True)[1].reshape(-1)
+    sums = moments(unit, preferred / 2, np.ones(len(preferred)))
+    _, low, high = mean_sequence(sums, planned, 1 - level)
+    p_value = math.exp(-max(mean_evidence(sums, planned, 1 - level), 0.0))
+    return found._replace(low=max(low, -0.5), high=min(high, 0.5), p_value=p_value)
 
 
 def judge_pair(metric: AnyMetric, pair: Pair, confidence: float) -> Judgement:
     """What may be said of the second arm beside the first."""
     of_both = f"lists of {pair.first} and {pair.second}"
-    if pair.units < MINIMUM_UNITS:
-        return insufficient(f"{pair.units} units saw {of_both}, and an interval needs {MINIMUM_UNITS}")
+    if pair.units < LEAST_UNITS:
+        return insufficient(f"{pair.units} units saw {of_both}, and an interval needs {LEAST_UNITS}")
     if math.isnan(pair.p_value):
         return insufficient(f"all {pair.units} units with {of_both} say the same of {metric.name}")
     share = (pair.share, pair.share_low, pair.share_high)

@@ -172,8 +172,8 @@ class Report:
     def interleaving(self, metric: str | None = None) -> pd.DataFrame:
         """One row per pair of interleaved arms, from outcomes of a metric (default: the primary); columns of `Pair`.
 
-        Fixed-horizon, by unit; the interval of each pair has the level 1 - alpha divided by the number of pairs.
-        UnknownMetric if the experiment does not interleave.
+        By unit, and valid at every look; the interval of each pair has the level 1 - alpha divided by the number of
+        pairs. UnknownMetric if the experiment does not interleave.
         """
         return pd.DataFrame(self.pairs(metric), columns=pd.Index(Pair._fields))
 

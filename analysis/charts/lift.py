@@ -17,7 +17,7 @@ _MOST_OF_RANGE = 4.0
 
 
 def lift(report: "Report", metric: str | None, arm: str | None) -> Drawing:
-    """Change against the control in percent over time, with its confidence sequence; absolute where there is no lift."""
+    """Change against the control over time, with its confidence sequence; in percent where there is a lift."""
     chosen, treatment = chosen_metric(report, metric), report.treatment(arm)
     looks = report.contrast(chosen.name, treatment.name)
     middle, low, high = _LIFT if looks["lift_percent"].notna().any() else _DIFFERENCE

@@ -14,6 +14,9 @@ Floats = NDArray[np.float64]
 _ROUNDING = 1e-12
 
 
+Method = Literal["team_draft", "probabilistic", "optimised"]
+
+
 class Comparison(NamedTuple):
     """How much a first ranker is preferred to a second one.
 
@@ -34,7 +37,7 @@ class Comparison(NamedTuple):
 
 
 def preferences(
-    method: Literal["team_draft", "probabilistic", "optimised"],
+    method: Method,
     impression: ArrayLike,
     gains: ArrayLike,
     impressions: int,
@@ -76,6 +79,12 @@ def compare(preferred: ArrayLike, units: ArrayLike, confidence: float = 0.95) ->
     return Comparison(delta, low, high, p_value, wins, losses, ties, names.size, values.size)
 
 
+def pair_preferences(credit: ArrayLike, first: int, second: int) -> Floats:
+    """Return the preference of two of several rankers [impressions] by the credit of all [impressions, rankers]."""
+    credited = np.asarray(credit, dtype=np.float64)
+    return np.asarray(np.sign(credited[:, first] - credited[:, second]))
+
+
 def compare_pairs(
     credit: ArrayLike, comparable: ArrayLike, units: ArrayLike, confidence: float = 0.95
 ) -> dict[tuple[int, int], Comparison]:
@@ -91,8 +100,7 @@ def compare_pairs(
     found = {}
     for first, second in combinations(range(credited.shape[1]), 2):
         both = there[:, first] & there[:, second]
-        preferred = np.sign(credited[both, first] - credited[both, second])
-        found[first, second] = compare(preferred, names[both], confidence)
+        found[first, second] = compare(pair_preferences(credited[both], first, second), names[both], confidence)
     return found
 
 
