@@ -17,9 +17,14 @@ from analysis.errors import InvalidPeriod, UnknownMetric
 from analysis.experiment import read_experiment
 from analysis.fixed_horizon import PAST, Sample, adjust, compare, read_samples, sample_of, standard_error
 from analysis.queries import log_of, observations, per_unit
+from analysis.report import load
+from analysis.report import load
 from analysis.source import Source, open_source
 from analysis.split_check import SplitCheck
 from router.decision_id import FORCED
+from router.ledger.database import open_database
+from router.ledger.folding import Folder
+from router.ledger.records import Observation
 from tests.analysis.ledgers import BRIER, CLICK, DAY_MS, MINUTE_MS, RATIO, REVENUE, START_MS, Ledger
 from tests.databases import database
 
@@ -271,6 +276,28 @@ def test_decisions_of_other_experiments_are_past(tmp_path: Path) -> None:
     assert _compared(_sqlite(ledger, tmp_path)).units_with_past_percent == 100
 
 
+def test_past_is_found_as_the_router_records_it(tmp_path: Path) -> None:
+    """Outcomes of the champion's decisions: no experiment, and no prediction beside a label."""
+    ledger = _ledger()
+    said, ledger.outcomes = ledger.outcomes, []
+    url = ledger.write_sqlite(tmp_path / "ledger.db")
+    engine = open_database(url)
+    for is_past, at_ms in ((True, START_MS - 1), (False, START_MS + DAY_MS)):
+        rows = [row for row in said if (row["occurred_ms"] < START_MS) == is_past]
+        observed = [Observation(**{name: row[name] for name in Observation._fields if name in row}) for row in rows]
+        with engine.begin() as connection:
+            receipts = Folder().record(connection, observed, at_ms)
+        assert {receipt.status for receipt in receipts} == {"accepted"}
+    engine.dispose()
+    (tmp_path / "as written").mkdir()
+    ledger.outcomes = said
+    recorded, written = open_source(url), _sqlite(ledger, tmp_path / "as written")
+    for metric in METRICS:
+        found = _compared(recorded, metric["name"])
+        assert found.units_with_past_percent > 60
+        assert found == _compared(written, metric["name"])
+
+
 def test_past_begins_when_the_caller_says(tmp_path: Path) -> None:
     source = _sqlite(_with_history(START_MS - 15 * DAY_MS), tmp_path)
     assert _compared(source, days=16).units_with_past_percent == 100
@@ -301,6 +328,18 @@ def test_past_that_explains_everything_leaves_no_error(tmp_path: Path) -> None:
     found = _compared(_sqlite(ledger, tmp_path))
     assert found.verdict == "insufficient"
     assert "explains revenue entirely" in found.reason
+
+
+def test_report_has_its_own_level_and_metric(tmp_path: Path) -> None:
+    source = _ledger().write_sqlite(tmp_path / "ledger.db")
+    (row,) = load(NAME, source, alpha=0.2, now_ms=NOW_MS).adjusted("click", days=3).to_dict("records")
+    assert row == _compared(open_source(source), "click", confidence=0.8, days=3)._asdict()
+
+
+def test_report_has_its_own_level_and_metric(tmp_path: Path) -> None:
+    source = _ledger().write_sqlite(tmp_path / "ledger.db")
+    (row,) = load(NAME, source, alpha=0.2, now_ms=NOW_MS).adjusted("click", days=3).to_dict("records")
+    assert row == _compared(open_source(source), "click", confidence=0.8, days=3)._asdict()
 
 
 def test_broken_split_is_refused(tmp_path: Path) -> None:
