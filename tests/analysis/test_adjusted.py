@@ -18,7 +18,6 @@ from analysis.experiment import read_experiment
 from analysis.fixed_horizon import PAST, Sample, adjust, compare, read_samples, sample_of, standard_error
 from analysis.queries import log_of, observations, per_unit
 from analysis.report import load
-from analysis.report import load
 from analysis.source import Source, open_source
 from analysis.split_check import SplitCheck
 from router.decision_id import FORCED
@@ -328,12 +327,6 @@ def test_past_that_explains_everything_leaves_no_error(tmp_path: Path) -> None:
     found = _compared(_sqlite(ledger, tmp_path))
     assert found.verdict == "insufficient"
     assert "explains revenue entirely" in found.reason
-
-
-def test_report_has_its_own_level_and_metric(tmp_path: Path) -> None:
-    source = _ledger().write_sqlite(tmp_path / "ledger.db")
-    (row,) = load(NAME, source, alpha=0.2, now_ms=NOW_MS).adjusted("click", days=3).to_dict("records")
-    assert row == _compared(open_source(source), "click", confidence=0.8, days=3)._asdict()
 
 
 def test_report_has_its_own_level_and_metric(tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from analysis.experiment import read_experiment
 from analysis.queries import log_of
 from analysis.report import load
 from analysis.segments import MISSING, OTHER, Segments, compare_segments
-from analysis.report import load
 from analysis.source import Source, open_source
 from analysis.split_check import SplitCheck
 from tests.analysis.ledgers import DAY_MS, REVENUE, START_MS, Ledger
@@ -181,14 +180,6 @@ def test_field_that_no_unit_has_is_refused_with_those_that_are_there(tmp_path: P
 def test_traffic_that_followed_outcomes_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     with pytest.raises(UnknownMetric, match="no fixed-horizon test within segments"):
         _compared(_sqlite(_ledger(["JFK", "EWR"], lambda _: 0.0, **changes), tmp_path))
-
-
-def test_report_has_its_own_level_and_metric(tmp_path: Path) -> None:
-    source = _ledger(AIRPORTS, EFFECTS.__getitem__).write_sqlite(tmp_path / "ledger.db")
-    report = load(NAME, source, alpha=0.01, now_ms=START_MS + DAY_MS)
-    found, expected = report.segments("origin"), _compared(open_source(source), alpha=0.01)
-    assert found.judgement == expected.judgement
-    assert found.frame().equals(expected.frame())
 
 
 def test_report_has_its_own_level_and_metric(tmp_path: Path) -> None:
