@@ -25,10 +25,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from analysis.statistics.thompson import Evidence, probabilities
 from bench.harness import write_json
-from router.allocation.evidence import Evidence
 from router.allocation.tables import live_counts
-from router.allocation.thompson import probabilities
 from router.assignment.epochs import fresh
 from router.assignment.hashing import BUCKETS
 from router.documents import Thompson

@@ -17,8 +17,9 @@ from rich.progress import track
 from rich.table import Table
 from scipy.stats import chi2, kstest
 
+from analysis.statistics.buckets import quantise
 from bench.harness import write_json
-from router.assignment.epochs import fresh, quantise, reweight, with_holdout
+from router.assignment.epochs import fresh, reweight, with_holdout
 from router.assignment.hashing import BUCKETS
 from router.assignment.vectorised import buckets
 

@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.statistics.cells import Cells, Visits, cells_of
-from router.allocation.evidence import Evidence
+from analysis.statistics.thompson import Evidence, probabilities
 from router.allocation.tables import live_counts
-from router.allocation.thompson import probabilities
 from router.assignment.hashing import BUCKETS
 from router.documents import Thompson
 

@@ -7,10 +7,9 @@ import msgspec
 import numpy as np
 
 from analysis.statistics.linear import Regression, weight_posteriors
+from analysis.statistics.thompson import Evidence, probabilities
 from router.allocation.contextual import ArmPosterior, Policy, arm_posterior, check_context
-from router.allocation.evidence import Evidence
 from router.allocation.tables import live_counts
-from router.allocation.thompson import probabilities
 from router.assignment.audience import Context
 from router.assignment.epochs import Epoch, fresh, reweight
 from router.assignment.hashing import BUCKETS

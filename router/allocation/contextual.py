@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from analysis.statistics.best_arm import normal_best_probabilities
 from analysis.statistics.linear import Weights
-from router.allocation.thompson import Direction, shares
+from analysis.statistics.thompson import Direction, shares
 from router.documents import AnyFeature, Contextual, NumberFeature, shown
 from router.errors import InvalidRequest
 

@@ -1,11 +1,11 @@
 """What is known of each arm at a moment: a pure fold of the ledger's statistics."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.statistics.thompson import Evidence
 from router.documents import AnyMetric, Bandit
 
 Floats = NDArray[np.float64]
@@ -16,18 +16,6 @@ Items = Sequence[tuple[int, int, int, float]]
 """Rows of (arm, minute, span, items decided), in the same units."""
 
 _SECONDS_PER_MINUTE = 60
-
-
-class Evidence(NamedTuple):
-    """Values of one arm: their number, sum and sum of squares, where older ones may count less.
-
-    `matured` is how many there are, whatever they count.
-    """
-
-    n: float
-    total: float
-    squares: float
-    matured: int
 
 
 def fold(

@@ -2,22 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 
-from router.assignment.epochs import HOLDOUT, INTERLEAVED, quantise, with_holdout
+from analysis.statistics.buckets import live_buckets, quantise
+from router.assignment.epochs import HOLDOUT, INTERLEAVED, with_holdout
 from router.documents import Experiment, Interleave, Split
 
 
 def live_counts(holdout: float, shares: Mapping[int, float], arms: int) -> dict[int, int]:
-    """Return the buckets of every number in a bandit's table, from the shares of its live arms by number.
-
-    Every live arm has one bucket at least, which the largest gives: without traffic it would never be heard of again.
-    """
-    counts = bucket_counts(holdout, [shares.get(number, 0.0) for number in range(arms)])
-    for number in shares:
-        if counts[number] == 0:
-            largest = max(shares, key=lambda arm: counts[arm])
-            counts[largest] -= 1
-            counts[number] = 1
-    return counts
+    """Return the buckets of every number in a bandit's table, from the shares of its live arms by number."""
+    *live, held_out = live_buckets([*shares.values()], holdout)
+    counts = dict(zip(shares, live, strict=True))
+    return with_holdout([*(counts.get(number, 0) for number in range(arms)), held_out])
 
 
 def bucket_counts(holdout: float, shares: Sequence[float]) -> dict[int, int]:

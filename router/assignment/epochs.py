@@ -9,8 +9,6 @@ from router.assignment.hashing import BUCKETS
 
 Run = tuple[int, int]
 
-_DIGITS = 6
-
 HOLDOUT = 255
 """The number that stands in a table for buckets that no arm gets: the champion serves them."""
 
@@ -33,17 +31,6 @@ class Epoch(NamedTuple):
     def propensity(self, arm: int) -> float:
         """Return the exact probability with which this epoch draws `arm`, a multiple of 1/10 000."""
         return self.table.count(arm) / BUCKETS
-
-
-def quantise(weights: Sequence[float]) -> tuple[int, ...]:
-    """Return bucket counts that sum to 10 000, by largest remainder; ties go to the earlier arm."""
-    # Rounded, because 0.57 * 10 000 is a little less than 5700: decimal weights would lose their ties.
-    exact = [round(weight * BUCKETS, _DIGITS) for weight in weights]
-    counts = [int(share) for share in exact]
-    by_remainder = sorted(range(len(exact)), key=lambda arm: (round(counts[arm] - exact[arm], _DIGITS), arm))
-    for arm in by_remainder[: BUCKETS - sum(counts)]:
-        counts[arm] += 1
-    return tuple(counts)
 
 
 def fresh(counts: Mapping[int, int]) -> bytes:

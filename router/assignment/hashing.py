@@ -1,6 +1,6 @@
 """FNV-1a hashing of units to buckets, compatible with GrowthBook's hash version 2."""
 
-BUCKETS = 10_000
+from analysis.statistics.buckets import BUCKETS as BUCKETS
 
 _OFFSET_BASIS = 0x811C9DC5
 _PRIME = 0x01000193

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from router.allocation.evidence import Evidence
+from analysis.statistics.thompson import Evidence
 from router.documents import AnyMetric, Split
 from router.simulation.plans import Fixed
 from router.simulation.settings import Setting

@@ -7,10 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.statistics.best_arm import best_arm_probabilities
+from analysis.statistics.thompson import Evidence, posteriors
 from router.allocation.bandit import Known, bandit_epoch
-from router.allocation.evidence import Evidence
 from router.allocation.tables import fixed_counts
-from router.allocation.thompson import posteriors
 from router.assignment.epochs import Epoch, fresh
 from router.documents import Bandit, Thompson
 from router.simulation.record import Record

@@ -6,7 +6,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from router.allocation.evidence import Evidence, Items, Outcomes, fold
+from analysis.statistics.thompson import Evidence
+from router.allocation.evidence import Items, Outcomes, fold
 from router.documents import AnyMetric, Bandit
 from router.simulation.delays import arrived
 from router.simulation.settings import Setting

@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.statistics.posteriors import AnyPosterior, Beta, Student
-from router.allocation.evidence import Evidence
-from router.allocation.thompson import posteriors
+from analysis.statistics.thompson import Evidence, posteriors
 from router.documents import Split
 from router.simulation.estimates import Mean, Share, Time, mean_of, quantile_of, share_of
 from router.simulation.fixed_horizon import Interval, Planned, called, intervals, planned

@@ -3,7 +3,8 @@
 from collections import Counter
 from typing import Any
 
-from router.assignment.epochs import Epoch, fresh, quantise, with_holdout
+from analysis.statistics.buckets import quantise
+from router.assignment.epochs import Epoch, fresh, with_holdout
 from router.assignment.hashing import traffic_seed
 from router.documents import Breaker
 from router.serving.routes import ArmRoute, EndpointRoute, ExperimentRoute, Limits, ServedModel

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
+from analysis.statistics.buckets import quantise
 from router.assignment.audience import Condition
-from router.assignment.epochs import HOLDOUT, Epoch, quantise, reweight, with_holdout
+from router.assignment.epochs import HOLDOUT, Epoch, reweight, with_holdout
 from router.assignment.hashing import BUCKETS, bucket
 from router.assignment.vectorised import buckets
 from router.errors import InvalidRequest

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 from sqlalchemy import Engine, update
 
+from analysis.statistics.thompson import Evidence
 from router.allocation.bandit import Known, bandit_epoch
-from router.allocation.evidence import Evidence
 from router.bandits import BanditPublisher, what_is_known
 from router.decision_id import DecisionId
 from router.documents import Arm, BinaryMetric, Contextual, Experiment, NumericMetric, Thompson

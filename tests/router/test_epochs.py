@@ -8,13 +8,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from analysis.statistics.buckets import quantise
 from router.assignment.epochs import (
     HOLDOUT,
     Epoch,
     dump_runs,
     fresh,
     load_runs,
-    quantise,
     reweight,
     to_runs,
     with_holdout,

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.allocation.evidence import Evidence, fold
+from analysis.statistics.thompson import Evidence
+from router.allocation.evidence import fold
 from router.documents import AnyMetric, BinaryMetric, NumericMetric, ScoreMetric, Thompson
 
 MINUTE = 29_000_000

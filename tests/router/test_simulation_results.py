@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from analysis.statistics.posteriors import Beta, Student
-from router.allocation.evidence import Evidence
+from analysis.statistics.thompson import Evidence
 from router.simulation.estimates import Mean, Time, mean_of, quantile_of, share_of
 from router.simulation.fixed_horizon import called, intervals, observable, planned
 from router.simulation.rehearsing import Effort, Rehearsed, options, rehearse

@@ -1,8 +1,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analysis.statistics.buckets import quantise
 from router.allocation.tables import live_counts
-from router.assignment.epochs import HOLDOUT, quantise, with_holdout
+from router.assignment.epochs import HOLDOUT, with_holdout
 
 
 def test_every_live_arm_has_a_bucket_that_the_largest_gives() -> None:

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from analysis.statistics.best_arm import best_arm_probabilities, top_two_probabilities
 from analysis.statistics.posteriors import Beta, student_posteriors
-from router.allocation.evidence import Evidence
-from router.allocation.thompson import posteriors, probabilities, shares
+from analysis.statistics.thompson import Evidence, posteriors, probabilities, shares
 from router.documents import Thompson
 
 PLAIN = Thompson(metric="click", floor=0.0, min_matured=0)

@@ -5,23 +5,57 @@ Thompson (1933); Chapelle and Li (2011), "An empirical evaluation of Thompson sa
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analysis.statistics.best_arm import best_arm_probabilities, top_two_probabilities
 from analysis.statistics.posteriors import AnyPosterior, beta_posteriors, student_posteriors
-from router.allocation.evidence import Evidence
-from router.documents import Bandit, Thompson
 
 Direction = Literal["increase", "decrease"]
 Best = Callable[[Sequence[int]], NDArray[np.float64]]
 """From places of arms to the probability of each to be the best one among them."""
 
 
+class Sharing(Protocol):
+    """How the traffic is shared out, once it is known how probably each arm is the best one."""
+
+    @property
+    def floor(self) -> float:
+        """The least share of every arm."""
+
+    @property
+    def control_share(self) -> float | None:
+        """A share that the first arm keeps whatever is known."""
+
+    @property
+    def min_matured(self) -> int:
+        """An arm with fewer matured decisions gets an equal share."""
+
+
+class TopTwoSharing(Sharing, Protocol):
+    """The same, and which arms are played for their own sake."""
+
+    @property
+    def top_two(self) -> bool:
+        """Whether half of the traffic goes to the best of the others."""
+
+
+class Evidence(NamedTuple):
+    """Values of one arm: their number, sum and sum of squares, where older ones may count less.
+
+    `matured` is how many there are, whatever they count.
+    """
+
+    n: float
+    total: float
+    squares: float
+    matured: int
+
+
 def probabilities(
-    allocation: Thompson, kind: str, direction: Direction, evidence: Sequence[Evidence]
+    allocation: TopTwoSharing, kind: str, direction: Direction, evidence: Sequence[Evidence]
 ) -> tuple[float, ...]:
     """Return the share of each live arm, from their evidence in the same order; the first is the control.
 
@@ -41,7 +75,7 @@ def posteriors(kind: str, evidence: Sequence[Evidence]) -> tuple[AnyPosterior, .
     return beta_posteriors(n, total) if kind == "binary" else student_posteriors(n, total, squares)
 
 
-def shares(allocation: Bandit, matured: Sequence[int], best: Best) -> tuple[float, ...]:
+def shares(allocation: Sharing, matured: Sequence[int], best: Best) -> tuple[float, ...]:
     """Return each live arm's share of the traffic, which sum to 1, from how many decisions of each have matured.
 
     An arm with fewer than `min_matured` gets an equal share, and the others divide what is left by `best`; so all begin
@@ -57,7 +91,7 @@ def shares(allocation: Bandit, matured: Sequence[int], best: Best) -> tuple[floa
 
 
 def _divided(
-    allocation: Bandit, floor: float, matured: Sequence[int], arms: Sequence[int], best: Best
+    allocation: Sharing, floor: float, matured: Sequence[int], arms: Sequence[int], best: Best
 ) -> tuple[float, ...]:
     count = len(arms)
     ready = [arm for arm in arms if matured[arm] >= allocation.min_matured]
