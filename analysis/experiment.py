@@ -87,6 +87,7 @@ AnyMetric = BinaryMetric | NumericMetric | RatioMetric | ScoreMetric
 class _Allocation(msgspec.Struct, frozen=True):
     kind: Literal["split", "thompson", "contextual", "interleave"] = "split"
     method: Literal["team_draft", "probabilistic", "optimised"] | None = None
+    floor: float = 0.05
 
 
 class _Document(msgspec.Struct, frozen=True):
@@ -131,6 +132,8 @@ class Experiment(NamedTuple):
     allocation: Literal["split", "thompson", "contextual", "interleave"] = "split"
     method: Literal["team_draft", "probabilistic", "optimised"] | None = None
     """How rankings are interleaved."""
+    floor: float = 0.05
+    """The least share that a bandit gives an arm."""
     planned_decisions: int = PLANNED_DECISIONS
     """At how many decisions of the experiment its confidence sequences shall be narrowest; declared in advance."""
 
@@ -203,6 +206,7 @@ def read_experiment(source: Source, name: str) -> Experiment:
         epochs=_read_epochs(source, row["id"], [arm.number for arm in arms]),
         allocation=document.allocation.kind,
         method=document.allocation.method,
+        floor=document.allocation.floor,
         planned_decisions=document.planned_decisions,
     )
 

@@ -5,14 +5,14 @@ the periods so far, of which the last one is now.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis import sums
+from analysis import bets, sums
 from analysis.experiment import AnyMetric, Experiment
 from analysis.fixed_horizon import Effect
 from analysis.periods import Periods
@@ -63,9 +63,14 @@ class Looks(NamedTuple):
     """Valid at all looks together, and so never rising."""
 
     @property
+    def known(self) -> NDArray[np.bool_]:
+        """Whether there are an estimate and an interval [looks]."""
+        return np.isfinite(self.difference.value) & np.isfinite(self.difference.interval.low)
+
+    @property
     def last(self) -> Effect | None:
         """The effect now; None while nothing can be said of it."""
-        if not self.ends_ms.size or not np.isfinite(self.difference.interval.low[-1]):
+        if not self.ends_ms.size or not self.known[-1]:
             return None
         return Effect(
             *_end(self.difference),
@@ -89,8 +94,36 @@ class Metrics:
             selected = sums.sums_of(self._setup.log, metric, scope)
             numbers, cells = self._read_cells(selected, scope, metric)
             if numbers.size:
-                found |= self._compare(selected, numbers, cells)
+                looks = self._compare(selected, numbers, cells)
+                found |= dict(self._with_bets(selected, numbers, looks)) if self._bets_on(metric) else looks
         return found
+
+    def _bets_on(self, metric: AnyMetric) -> bool:
+        return bets.are_needed(self._setup.experiment, metric, units_return=self._setup.units_return)
+
+    def _with_bets(
+        self, selected: Sums, numbers: NDArray[np.int64], looks: Mapping[int, Looks]
+    ) -> Iterator[tuple[int, Looks]]:
+        """Yield looks with the intervals of betting in place of asymptotic ones, where that is possible."""
+        experiment = self._setup.experiment
+        rows = self._source.rows(sums.observed_by_epoch(selected))
+        for number, each in looks.items():
+            draws = bets.draws_of(rows, numbers, experiment, number)
+            if draws is None:
+                yield number, each
+                continue
+            found = bets.bets(draws, len(numbers), experiment.planned_decisions, 1 - self._setup.confidence)
+            yield (
+                number,
+                each._replace(
+                    control=bets.estimate(each.control.value, found.control),
+                    treatment=bets.estimate(each.treatment.value, found.treatment),
+                    difference=bets.estimate(each.difference.value, found.difference),
+                    lift=bets.estimate(each.lift.value, found.lift),
+                    log_e_values=found.log_e_values,
+                    p_values=found.p_values,
+                ),
+            )
 
     def _compare(self, selected: Sums, numbers: NDArray[np.int64], cells: Cells) -> dict[int, Looks]:
         pairs = {place: pair_of(cells, place) for place in range(1, len(selected.arms))}
@@ -151,7 +184,7 @@ def frame(looks: Looks) -> pd.DataFrame:
             "p_value": looks.p_values,
         }
     )
-    return table.loc[np.isfinite(looks.difference.interval.low)].reset_index(drop=True)
+    return table.loc[looks.known].reset_index(drop=True)
 
 
 def nothing() -> Looks:

@@ -41,7 +41,7 @@ class Sums(NamedTuple):
     """The decisions of a metric in a scope, and what was observed of them."""
 
     decided: ir.Table
-    """period, arm, weight, unit."""
+    """period, arm, weight, unit, epoch."""
     observed: ir.Table
     """The same and numerator, denominator: one row per decision."""
     arms: tuple[int, ...]
@@ -60,11 +60,11 @@ def sums_of(log: Log, metric: AnyMetric, scope: Scope) -> Sums:
     decided = _placed(queries.counted_decisions(log, metric), scope)
     observed = _placed(queries.observations(log, metric), scope)
     if not _is_per_decision(metric):
-        per_decision = observed.group_by("decision_id", *_CELL, "unit")
+        per_decision = observed.group_by("decision_id", *_CELL, "unit", "epoch")
         observed = per_decision.aggregate(
             numerator=observed["numerator"].sum(), denominator=observed["denominator"].sum()
         )
-    columns = (*_CELL, "unit")
+    columns = (*_CELL, "unit", "epoch")
     return Sums(decided.select(*columns), observed.select(*columns, "numerator", "denominator"), scope.arms)
 
 
@@ -93,6 +93,14 @@ def observed_cells(sums: Sums) -> ir.Table:
         wwnn=(w * w * n * n).sum(),
         wwnd=(w * w * n * d).sum(),
         wwdd=(w * w * d * d).sum(),
+    )
+
+
+def observed_by_epoch(sums: Sums) -> ir.Table:
+    """Per period, epoch and arm: sums of numerators n and denominators d, and of squares of those, dd."""
+    observed, d = sums.observed, sums.observed["denominator"]
+    return observed.group_by("period", "epoch", "arm").aggregate(
+        n=observed["numerator"].sum(), d=d.sum(), dd=(d * d).sum()
     )
 
 
