@@ -95,7 +95,7 @@ def test_every_segment_is_welch_s_test_of_its_units(tmp_path: Path, engine: str)
     assert found.frame().shape == (4, 18)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_verdicts_and_intervals_agree_with_the_adjusted_p_values(tmp_path: Path, seed: int) -> None:
     airports = [f"A{unit // 3 % 8}" for unit in range(960)]
     effects = dict(zip(sorted(set(airports)), np.random.default_rng(seed).choice([0.0, 0.7, 1.0], 8), strict=True))
