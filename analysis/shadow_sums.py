@@ -28,17 +28,18 @@ def seen(log: Log, predicted: ir.Table) -> ir.Table:
     return found.order_by("model")
 
 
-def scored(log: Log, metric: ScoreMetric, predicted: ir.Table) -> ir.Table:
+def scored(log: Log, metric: ScoreMetric, predicted: ir.Table, most: int) -> ir.Table:
     """Per shadow, from items with a label: sums of both scores, and moments over units of (shadow - served, labels).
 
-    The scores of repeated labels of an item are averaged.
+    The scores of repeated labels of an item are averaged. `most` is the most items of a decision.
     """
-    labels = queries.shadowed_labels(log, metric, _known(log, predicted))
-    shadow = item_of(labels["predictions"], labels["item"])
+    said = queries.shadowed_labels(log, metric, _known(log, predicted))
+    labels = said.filter(said["item"] < queries.number_of_items(said["predictions"]))
+    shadow = _prediction(labels, "predictions", most)
     of = labels.mutate(
         shadow=queries.score_expression(metric.score, shadow, labels["value"]),
         served=queries.score_expression(metric.score, labels["prediction"], labels["value"]),
-    ).filter(shadow.notnull())
+    )
     items = of.group_by("model", "unit", "decision_id", "item").aggregate(
         shadow=of["shadow"].mean(), served=of["served"].mean()
     )
@@ -60,11 +61,15 @@ def agreeing(log: Log, predicted: ir.Table, agrees: Agrees, most: int) -> ir.Tab
     joined = known.join(decisions, known["decision_id"] == decisions["id"])
     pairs = joined.filter(joined["predictions"].notnull(), joined["served"].notnull())
     items = pairs.cross_join(_numbers(pairs, most)) if most > 1 else pairs.mutate(item=ibis.literal(0).cast("int64"))
-    shadow, served = (item_of(items[name], items["item"]) for name in ("predictions", "served"))
-    both = items.mutate(agreed=ibis.ifelse(agrees(shadow, served), 1, 0).cast("float64")).filter(
-        items["item"] < queries.number_of_items(items["predictions"]), shadow.notnull(), served.notnull()
-    )
-    return _moments(both.group_by("model", "unit").aggregate(a=both["agreed"].sum(), b=both.count().cast("float64")))
+    counts = (queries.number_of_items(items[name]) for name in ("predictions", "served"))
+    both = items.filter(items["item"] < ibis.least(*counts)) if most > 1 else items
+    agreed = agrees(*(_prediction(both, name, most) for name in ("predictions", "served")))
+    said = both.mutate(agreed=ibis.ifelse(agreed, 1, 0).cast("float64"))
+    return _moments(said.group_by("model", "unit").aggregate(a=said["agreed"].sum(), b=said.count().cast("float64")))
+
+
+def _prediction(rows: ir.Table, name: str, most: int) -> ir.Value:
+    return item_of(rows[name], rows["item"]) if most > 1 else _bare(rows[name]).cast("float64")
 
 
 def item_of(predictions: ir.Value, item: ir.Value) -> ir.Value:
@@ -73,11 +78,15 @@ def item_of(predictions: ir.Value, item: ir.Value) -> ir.Value:
     Every comma becomes as many blanks as there are letters, so that the number at place k, and nothing else, is among
     the letters from k times as many on.
     """
-    numbers = predictions.replace("[", "").replace("]", "")
+    numbers = _bare(predictions)
     # PostgreSQL counts letters in integers of four bytes.
     letters = (numbers.length() + 1).cast("int32")
     spaced = numbers.replace(",", ibis.literal(" ").repeat(letters))
     return spaced.substr((item * letters).cast("int32"), letters).strip().nullif("").cast("float64")
+
+
+def _bare(predictions: ir.Value) -> ir.Value:
+    return predictions.replace("[", "").replace("]", "")
 
 
 def _known(log: Log, predicted: ir.Table) -> ir.Table:

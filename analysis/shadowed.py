@@ -81,10 +81,9 @@ def compare_shadows(
     seen = source.rows(shadow_sums.seen(log, predicted))
     if not seen:
         return []
-    scored = {} if metric is None else _by_model(source.rows(shadow_sums.scored(log, metric, predicted)))
     most = max(row["items"] or 0 for row in seen)
-    agreeing = shadow_sums.agreeing(log, predicted, _agreement(metric, tolerance), most)
-    agreed = _by_model(source.rows(agreeing))
+    scored = {} if metric is None else _by_model(source.rows(shadow_sums.scored(log, metric, predicted, most)))
+    agreed = _by_model(source.rows(shadow_sums.agreeing(log, predicted, _agreement(metric, tolerance), most)))
     each = alpha / len(seen)
     return [_shadow(row, scored.get(row["model"]), agreed.get(row["model"]), metric, planned, each) for row in seen]
 
