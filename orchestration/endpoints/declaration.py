@@ -21,6 +21,8 @@ class Experiment(NamedTuple):
     """Candidates that see the experiment's requests after their reply."""
     audience: tuple[Mapping[str, Any], ...] = ()
     """Conditions on the context of requests, as the router's API takes them."""
+    planned_decisions: int = 10_000
+    """At which the result's intervals shall be narrowest; fixed before the experiment starts."""
 
     def document(self, endpoint: str, models: Mapping[str, str]) -> dict[str, Any]:
         """The experiment as `POST /v1/experiments` takes it; `models` has each candidate's `name@version`."""
@@ -32,6 +34,7 @@ class Experiment(NamedTuple):
             "metrics": [dict(metric) for metric in self.metrics],
             "shadows": [models[candidate] for candidate in self.shadows],
             "audience": [dict(condition) for condition in self.audience],
+            "planned_decisions": self.planned_decisions,
         }
 
 

@@ -17,6 +17,7 @@ CHOICE = Experiment(
         {"name": SATISFIED, "kind": "binary", "direction": "increase", "role": "primary"},
         {"name": BOOKED, "kind": "binary", "direction": "increase", "role": "secondary"},
     ),
+    planned_decisions=4_000,
 )
 """Two rankings mixed in every list."""
 

@@ -23,6 +23,7 @@ SPLIT = Experiment(
         _score("correct", "increase", "secondary"),
     ),
     shadows=("forest",),
+    planned_decisions=25_000,
     audience=_flights_of("2013-05"),
 )
 """Two models at fixed shares, and a third one in the shadow."""
@@ -32,6 +33,7 @@ BANDIT = Experiment(
     arms=(("control", "logistic"), ("base-rate", "base_rate"), ("boosting", "boosting"), ("forest", "forest")),
     allocation={"kind": "thompson", "metric": "brier", "min_matured": 100, "update_every_s": 0.5},
     metrics=(_score("brier", "decrease", "primary"),),
+    planned_decisions=12_000,
     audience=_flights_of("2013-06"),
 )
 """All four models, whose shares follow what comes of their predictions."""
