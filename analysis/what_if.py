@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from analysis import contexts, queries
 from analysis.errors import InvalidPolicy, UnknownArm, UnknownMetric
-from analysis.evidence import number
 from analysis.experiment import AnyMetric, Experiment, RatioMetric
 from analysis.queries import Log
 from analysis.source import Source
@@ -251,19 +250,25 @@ def _judged(found: WhatIf, metric: AnyMetric) -> WhatIf:
         return found._replace(reason=f"no overlap: {'; '.join(found.overlap.reasons)}")
     level = f"{100 * found.confidence:.4g} % CI"
     dr, gain = found.estimates.dr, found.estimates.gain
-    value = f"{number(dr.value)} ({level} {number(dr.low)} to {number(dr.high)})"
-    change = f"{number(gain.value, '+')} ({level} {number(gain.low, '+')} to {number(gain.high, '+')})"
+    change = f"{_said(gain.value, gain, '+')} ({level} {_said(gain.low, gain, '+')} to {_said(gain.high, gain, '+')})"
     if not (gain.low > 0 or gain.high < 0):
         reason = (
             f"not enough evidence: the change that {found.policy} would have made to {metric.name} may be 0: {change}"
         )
         return found._replace(verdict="insufficient", reason=reason)
     is_better = (gain.value < 0) == (metric.direction == "decrease")
+    value = f"{_said(dr.value, dr)} ({level} {_said(dr.low, dr)} to {_said(dr.high, dr)})"
     reason = (
-        f"{found.policy} would have made {metric.name} {value} instead of {number(found.logged.value)}, a change of "
+        f"{found.policy} would have made {metric.name} {value} instead of {_said(found.logged.value, dr)}, a change of "
         f"{change}"
     )
     return found._replace(verdict="better" if is_better else "worse", reason=reason)
+
+
+def _said(value: float, estimate: Estimate, sign: str = "") -> str:
+    """With as many decimals as give the error of the estimate two digits."""
+    decimals = max(0, 1 - math.floor(math.log10(estimate.error))) if estimate.error > 0 else 2
+    return f"{value:{sign},.{decimals}f}"
 
 
 def _arrow(source: Source, table: ir.Table) -> Any:
