@@ -12,15 +12,12 @@ import altair as alt
 import pandas as pd
 import vl_convert
 
+from analysis.charts.style import CONTROL, PERCENT, SHARES, TREATMENTS, WIDTH
+
 Content = Mapping[str, Any]
 Table = tuple[str, Sequence[str], Sequence[tuple[str, Sequence[str]]]]
 """A title, the columns' names, and rows of a label and cells."""
 
-# Okabe and Ito's palette, told apart with any colour vision; what is only compared with keeps a neutral grey.
-_GREY = "#666666"
-_FAINT = "#BBBBBB"
-_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442")
-_WIDTH = 640
 _TITLE_LETTERS = 84
 _UNIFORM = "equal shares (expected)"
 _LEGEND = alt.Legend(
@@ -90,7 +87,7 @@ def _regret(content: Content) -> Any:
         {"allocation": _UNIFORM, "day": day, "regret": mean} for day, mean in _points(first, "uniform_regret")
     )
     names = [each["allocation"] for each in allocations]
-    colors = {**_colored(names), _UNIFORM: _GREY}
+    colors = {**_colored(names), _UNIFORM: CONTROL}
     base = alt.Chart(rows).encode(x=_day(content), color=_color("allocation", colors))
     y = alt.Y("regret:Q", title=f"{content['metric']} lost to the best arm, so far")
     band = base.mark_area(opacity=0.18).encode(y="low:Q", y2="high:Q")
@@ -106,7 +103,7 @@ def _regret(content: Content) -> Any:
         f"{name} {_said(regret)}" for name, regret in lost
     )
     about = f"Cumulative regret: mean of {content['runs']:,} runs, and the middle 80 % of them"
-    return alt.layer(band, line, evenly).properties(width=_WIDTH, height=230, title=_title(title, about))
+    return alt.layer(band, line, evenly).properties(width=WIDTH, height=230, title=_title(title, about))
 
 
 def _shares(content: Content) -> Iterator[Any]:
@@ -125,10 +122,9 @@ def _shares_of(content: Content, found: Mapping[str, Any]) -> Any:
             plot["days"], plot["shares"][name], plot["shares_low"][name], plot["shares_high"][name], strict=True
         )
     )
-    colors = dict(zip(names, [_GREY, *_cycled(len(names) - 1)], strict=True))
+    colors = dict(zip(names, [CONTROL, *_cycled(len(names) - 1)], strict=True))
     base = alt.Chart(rows).encode(x=_day(content), color=_color("arm", colors, labelled=len(names) <= _MOST_LABELLED))
-    percent = alt.Axis(format=".0%")
-    y = alt.Y("share:Q", title="share of decisions", axis=percent, scale=alt.Scale(domain=[0, 1]))
+    y = alt.Y("share:Q", title="share of decisions", axis=PERCENT, scale=SHARES)
     band = base.mark_area(opacity=0.18, interpolate="step-after").encode(y="low:Q", y2="high:Q")
     line = base.mark_line(strokeWidth=2.5, interpolate="step-after").encode(y=y)
     best, leads = " or ".join(content["best"]), found["best_leads"]
@@ -137,7 +133,7 @@ def _shares_of(content: Content, found: Mapping[str, Any]) -> Any:
         f"(± {leads['error']:.1%}) of runs"
     )
     about = "Share of each arm: mean, and the middle 80 % of runs"
-    return alt.layer(band, line).properties(width=_WIDTH, height=200, title=_title(title, about))
+    return alt.layer(band, line).properties(width=WIDTH, height=200, title=_title(title, about))
 
 
 def _sure(content: Content) -> Any:
@@ -148,7 +144,7 @@ def _sure(content: Content) -> Any:
         for day, share in _points(each, "sure")
     )
     colors = _colored([each["allocation"] for each in allocations])
-    y = alt.Y("sure:Q", title="share of runs", axis=alt.Axis(format=".0%"), scale=alt.Scale(domain=[0, 1]))
+    y = alt.Y("sure:Q", title="share of runs", axis=PERCENT, scale=SHARES)
     line = (
         alt.Chart(rows)
         .mark_line(strokeWidth=2.5, interpolate="step-after")
@@ -157,7 +153,7 @@ def _sure(content: Content) -> Any:
     wrong = ", ".join(f"{each['allocation']} {each['sure']['wrong']['share']:.0%}" for each in allocations)
     title = f"When the posterior was first sure of an arm, and how often of a wrong one: {wrong}"
     about = "Runs in which some arm's probability of being best has exceeded 0.95 so far; not a valid test"
-    return line.properties(width=_WIDTH, height=150, title=_title(title, about))
+    return line.properties(width=WIDTH, height=150, title=_title(title, about))
 
 
 def _points(found: Mapping[str, Any], *lines: str) -> Iterator[tuple[float, ...]]:
@@ -182,7 +178,7 @@ def _colored(names: Sequence[str]) -> dict[str, str]:
 
 
 def _cycled(count: int) -> list[str]:
-    return [_COLORS[index % len(_COLORS)] for index in range(count)]
+    return [TREATMENTS[index % len(TREATMENTS)] for index in range(count)]
 
 
 def _color(field: str, colors: Mapping[str, str], *, labelled: bool = True) -> alt.Color:
