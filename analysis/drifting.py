@@ -5,7 +5,7 @@ Every unit counts once, by its first decision of a period: many rows of one unit
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import ibis
@@ -35,6 +35,9 @@ BINS = 20
 
 _FEW_VALUES = 12
 """A number with no more values than this is a category."""
+
+_ANY_ARM = 0
+_NOTHING = numeric_drift([0], [0])
 
 
 class Found(NamedTuple):
@@ -98,11 +101,10 @@ def compare_periods(
     Predictions of each arm by themselves: those of all would drift whenever shares move. Of a list its first item
     counts. Bins are counted in the engine. Arguments as for `compare_frames`.
     """
-    values = _first_of_units(_predictions(log), at_ms)
-    labels = _first_of_units(_labels(log, metric), at_ms)
-    drifts: dict[str, Drift] = {}
-    for name, rows in (*_by_arm(values, experiment), (f"label {metric.label}", labels)):
-        drifts[name] = _drift_in_engine(source, rows)
+    by_arm = _counts_per_bin(source, _first_of_units(_predictions(log), at_ms))
+    labels = _counts_per_bin(source, _first_of_units(_labels(log, metric), at_ms))
+    drifts = {f"prediction of {arm.name}": by_arm.get(arm.number, _NOTHING) for arm in experiment.arms}
+    drifts[f"label {metric.label}"] = labels.get(_ANY_ARM, _NOTHING)
     return _found(drifts, rate, index)
 
 
@@ -144,7 +146,7 @@ def _labels(log: Log, metric: ScoreMetric) -> ir.Table:
     each = said.group_by("decision_id").aggregate(value=said["value"].mean())
     joined = each.join(log.decisions, each["decision_id"] == log.decisions["id"])
     # Labels are the same whichever arm predicted them, so that a unit counts once over all arms.
-    return joined.select("id", "unit", "decided_ms", "value", arm=ibis.literal(0).cast("int64"))
+    return joined.select("id", "unit", "decided_ms", "value", arm=ibis.literal(_ANY_ARM).cast("int64"))
 
 
 def _first_of_units(rows: ir.Table, at_ms: int) -> ir.Table:
@@ -155,42 +157,32 @@ def _first_of_units(rows: ir.Table, at_ms: int) -> ir.Table:
     return numbered.filter(numbered["order"] == 0).drop("order")
 
 
-def _by_arm(values: ir.Table, experiment: Experiment) -> Iterator[tuple[str, ir.Table]]:
-    for arm in experiment.arms:
-        yield f"prediction of {arm.name}", values.filter(values["arm"] == arm.number)
-
-
-def _drift_in_engine(source: Source, rows: ir.Table) -> Drift:
+def _counts_per_bin(source: Source, rows: ir.Table) -> dict[int, Drift]:
+    """The drift of the values of each arm that has any before the moment."""
     before = rows.filter(rows["is_late"] == 0)
-    (extremes,) = source.rows(
-        before.aggregate(low=before["value"].min(), high=before["value"].max(), values=before["value"].nunique())
-    )
-    if extremes["low"] is None:
-        return _counted(source, rows, ibis.literal(0).cast("int64"), 1)
-    low, high = extremes["low"], extremes["high"]
-    if extremes["values"] <= 2:
-        # Such as labels of 0 and 1: below, the one, between, the other, above.
-        place = ibis.cases(
-            (rows["value"] < low, 0),
-            (rows["value"] == low, 1),
-            (rows["value"] < high, 2),
-            (rows["value"] == high, 3),
-            else_=4,
+    extremes = source.rows(
+        before.group_by("arm").aggregate(
+            low=before["value"].min(), high=before["value"].max(), values=before["value"].nunique()
         )
-        return _counted(source, rows, place, 5)
-    inner = ((rows["value"] - low) / (high - low) * BINS).floor().cast("int64")
-    place = ibis.cases(
-        (rows["value"] < low, 0), (rows["value"] > high, BINS + 1), (rows["value"] == high, BINS), else_=inner + 1
     )
-    return _counted(source, rows, place, BINS + 2, is_numeric=True)
+    if not extremes:
+        return {}
+    placed = rows.mutate(place=ibis.cases(*((rows["arm"] == row["arm"], _place(rows, row)) for row in extremes)))
+    counted = placed.group_by("arm", "is_late", "place").aggregate(count=placed.count())
+    counts = {row["arm"]: np.zeros((2, BINS + 2)) for row in extremes}
+    for row in source.rows(counted):
+        if row["place"] is not None:
+            counts[row["arm"]][row["is_late"], row["place"]] = row["count"]
+    is_category = {row["arm"]: row["values"] <= 2 for row in extremes}
+    return {arm: (categorical_drift if is_category[arm] else numeric_drift)(*each) for arm, each in counts.items()}
 
 
-def _counted(source: Source, rows: ir.Table, place: ir.Value, places: int, *, is_numeric: bool = False) -> Drift:
-    placed = rows.mutate(place=place)
-    counts = np.zeros((2, places))
-    for row in source.rows(placed.group_by("is_late", "place").aggregate(count=placed.count())):
-        counts[row["is_late"], row["place"]] = row["count"]
-    return numeric_drift(*counts) if is_numeric else categorical_drift(*counts)
+def _place(rows: ir.Table, extremes: Mapping[str, float]) -> ir.Value:
+    """The number of the bin: 0 is below the reference, and the greatest above it."""
+    low, high, value = extremes["low"], extremes["high"], rows["value"]
+    # One value alone is a bin that ends with it.
+    inner = ((value - low) / ((high - low) or 1.0) * BINS).floor().cast("int64")
+    return ibis.cases((value < low, 0), (value > high, BINS + 1), (value == high, BINS), else_=inner + 1)
 
 
 def _found(drifts: Mapping[str, Drift], rate: float, index: float) -> Found:
