@@ -93,9 +93,18 @@ def bets(draws: Draws, looks: int, planned: float, alpha: float) -> Bets:
     below, above = (sequence(each, planned, alpha / 2, _GRID) for each in (control, treatment))
     with np.errstate(divide="ignore", invalid="ignore"):
         lift = Interval(above.low / below.high - 1, above.high / below.low - 1)
-    intervals = [sequence(each, planned, alpha, _GRID) for each in (control, treatment, contrast)]
-    at_looks = [Interval(_at(each.low, last, -np.inf), _at(each.high, last, np.inf)) for each in (*intervals, lift)]
-    return Bets(*at_looks, _at(evidence, last, 0.0), _at(always_valid_p_values(evidence), last, 1.0))
+
+    def at_looks(interval: Interval) -> Interval:
+        return Interval(_at(interval.low, last, -np.inf), _at(interval.high, last, np.inf))
+
+    return Bets(
+        control=at_looks(sequence(control, planned, alpha, _GRID)),
+        treatment=at_looks(sequence(treatment, planned, alpha, _GRID)),
+        difference=at_looks(sequence(contrast, planned, alpha, _GRID)),
+        lift=at_looks(lift),
+        log_e_values=_at(evidence, last, 0.0),
+        p_values=_at(always_valid_p_values(evidence), last, 1.0),
+    )
 
 
 def estimate(value: Floats, interval: Interval) -> Estimate:

@@ -14,7 +14,7 @@ from analysis.errors import AnalysisError
 from analysis.hindsight import Hindsight
 from analysis.rendering import HEADINGS
 from analysis.report import Report, load
-from analysis.tables import CREDIT, TEXTS, Table, tables
+from analysis.tables import INTERVAL, TEXTS, Table, tables
 
 _VERDICT_STYLES = {"better": "bold green", "worse": "bold red", "insufficient": "yellow"}
 _DECISION_STYLES = {"advance": "bold green", "rollback": "bold red", "insufficient": "bold yellow"}
@@ -103,19 +103,20 @@ def _print(loaded: Report) -> None:
 
 def printed(table: Table) -> Printed:
     """Return the table as a terminal shows it, which has little room: none for p-values beside intervals."""
-    between = 0 if CREDIT in table.headings else 1
+    in_two_lines = {heading for heading in table.headings if heading.endswith(INTERVAL)} - {HEADINGS.change}
+    between = 0 if in_two_lines else 1
     shown = Printed(box=box.SIMPLE_HEAD, padding=(0, between, 0, 0), pad_edge=False, show_edge=False)
     kept = [place for place, heading in enumerate(table.headings) if heading != HEADINGS.p_value]
     for heading in (table.headings[place] for place in kept):
         is_text = heading in TEXTS
         shown.add_column(
-            _in_two_lines(heading) if heading == CREDIT else heading,
+            _in_two_lines(heading) if heading in in_two_lines else heading,
             justify="left" if is_text else "right",
             no_wrap=heading == HEADINGS.verdict or not is_text,
             overflow="fold",
         )
     for row in table.rows:
-        texts = (_in_two_lines(row[place]) if table.headings[place] == CREDIT else row[place] for place in kept)
+        texts = (_in_two_lines(row[place]) if table.headings[place] in in_two_lines else row[place] for place in kept)
         shown.add_row(*map(escape, texts), style=_VERDICT_STYLES.get(table.verdict(row)))
     return shown
 

@@ -56,17 +56,26 @@ def _sections(report: Report) -> Iterator[str]:
 
 
 def _charts(report: Report) -> Iterator[dict[str, Any]]:
-    plot = report.plot
-    drawings: list[Callable[[], Any]] = [plot.summary]
-    if not report.experiment.is_interleaved:
-        drawings += [plot.lift, plot.timeline, plot.sample_ratio, plot.reliability]
-    if report.experiment.shares_changed:
-        drawings.insert(2, plot.allocation)
-    for draw in drawings:
+    for draw in _drawings(report):
         try:
             yield draw().to_dict()
         except UnknownMetric:  # no metric scores a probability, or requests had shares of their own
             continue
+
+
+def _drawings(report: Report) -> Iterator[Callable[[], Any]]:
+    experiment, plot = report.experiment, report.plot
+    yield plot.summary
+    if not experiment.is_interleaved:
+        yield plot.lift
+    if experiment.shares_changed:
+        yield plot.allocation
+    if experiment.is_adaptive:
+        yield plot.posteriors
+    if not report.shadow().empty:
+        yield plot.shadow
+    if not experiment.is_interleaved:
+        yield from (plot.timeline, plot.sample_ratio, plot.reliability)
 
 
 def _list(notes: Iterable[str]) -> str:

@@ -10,13 +10,25 @@ from analysis.experiment import AnyMetric, Experiment, ScoreMetric
 from analysis.queries import Log
 from analysis.source import Source
 
-_PERIODS_MS = (60_000, 300_000, 900_000, 3_600_000, 10_800_000, 43_200_000, 86_400_000, 604_800_000)
+_PERIODS_MS = (
+    1_000,
+    5_000,
+    15_000,
+    60_000,
+    300_000,
+    900_000,
+    3_600_000,
+    10_800_000,
+    43_200_000,
+    86_400_000,
+    604_800_000,
+)
 _MOST_PERIODS = 24
 _Z = 1.959963984540054
 
 
 def width_ms(length_ms: int) -> int:
-    """Return a width of whole minutes, hours, days or weeks that makes about 24 periods of a time."""
+    """Return a width of whole seconds, minutes, hours, days or weeks that makes about 24 periods of a time."""
     return next((width for width in _PERIODS_MS if length_ms <= _MOST_PERIODS * width), _PERIODS_MS[-1])
 
 

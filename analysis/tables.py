@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from analysis.evidence import number
 from analysis.interleaved import judge_pair
 from analysis.rendering import HEADINGS, line, share_of_credit
 from analysis.report import Report
@@ -13,8 +14,8 @@ TEXTS = frozenset({"metric", "arm", "model", "against", "shadow", "verdict"})
 """Headings of columns that hold words; the others hold numbers."""
 
 
-CREDIT = "credit (interval)"
-"""Heading of the widest column of numbers, which takes two lines in a terminal."""
+INTERVAL = "(interval)"
+"""End of the headings of the widest columns of numbers."""
 
 
 class Table(NamedTuple):
@@ -74,7 +75,7 @@ def rankings(report: Report, metrics: Iterable[str] | None = None) -> Table:
         for name in names
         for pair in report.pairs(name)
     ]
-    headings = ("metric", "arm", "against", "lists", "won", "lost", "tied", CREDIT, "verdict")
+    headings = ("metric", "arm", "against", "lists", "won", "lost", "tied", f"credit {INTERVAL}", "verdict")
     return Table(headings, tuple(rows))
 
 
@@ -82,14 +83,17 @@ def shadows(report: Report) -> Table:
     """What shadows would have been worth, on the labels of what was served in their place."""
     score = report.shadow_score
     decisions = report.decisions
-    named = () if score is None else ("labels", f"its {score.name}", f"{score.name} served")
+    named = () if score is None else (f"{score.name} change {INTERVAL}", "verdict")
     rows = []
     for each in (Shadow(*row) for row in report.shadow().itertuples(index=False)):
         seen = (each.model, f"{each.decisions:,} of {decisions:,}", f"{each.errors:,}")
-        means = (f"{each.labels:,}", _mean(each.shadow_mean), _mean(each.served_mean))
-        rows.append(seen if score is None else (*seen, *means))
+        change = _interval((each.difference, each.difference_low, each.difference_high))
+        rows.append(seen if score is None else (*seen, change, each.verdict))
     return Table(("shadow", "decisions seen", "errors", *named), tuple(rows))
 
 
-def _mean(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.4g}"
+def _interval(ends: tuple[float, float, float]) -> str:
+    if not all(map(math.isfinite, ends)):
+        return ""
+    value, low, high = (number(each, "+") for each in ends)
+    return f"{value} ({low} to {high})"

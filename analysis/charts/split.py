@@ -18,7 +18,7 @@ def sample_ratio(report: "Report") -> Drawing:
     rows = rows.assign(evidence=rows["log_e_value"] / math.log(10))
     limit = -math.log10(THRESHOLD)
     line = alt.Chart(rows).mark_line(color=WORSE if test.mismatch else CONTROL, strokeWidth=2)
-    y = alt.Y("evidence:Q", title="evidence against the split (powers of ten)")
+    y = alt.Y("evidence:Q", title="evidence (powers of ten)")
     drawn = line.encode(
         x=time_axis("time", "time (UTC)"), y=y, tooltip=["time:T", "draws:Q", "log_e_value:Q", "p_value:Q"]
     )

@@ -97,7 +97,9 @@ def reference_rule(value: float, *, vertical: bool = False) -> alt.Chart:
 
 def time_axis(field: str, title: str) -> alt.X:
     """Return the x channel of a moment in UTC; ticks are whole times at every zoom."""
-    return alt.X(f"{field}:T", title=title, scale=alt.Scale(type="utc"), axis=alt.Axis(format=_CLOCK))
+    return alt.X(
+        f"{field}:T", title=title, scale=alt.Scale(type="utc"), axis=alt.Axis(format=_CLOCK, labelOverlap=True)
+    )
 
 
 def scale(channel: type[Channel], field: str, values: Mapping[str, str]) -> Channel:
@@ -124,8 +126,8 @@ def percent(level: float) -> str:
 
 
 def duration(period_ms: int) -> str:
-    """In the largest unit that divides it; periods are whole minutes."""
-    widths = {"week": 604_800_000, "day": 86_400_000, "hour": 3_600_000, "minute": 60_000}
+    """In the largest unit that divides it; periods are whole seconds."""
+    widths = {"week": 604_800_000, "day": 86_400_000, "hour": 3_600_000, "minute": 60_000, "second": 1_000}
     name, width_ms = next((name, width) for name, width in widths.items() if period_ms % width == 0)
     count = period_ms // width_ms
     return name if count == 1 else f"{count} {name}s"
