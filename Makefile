@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: demo test coverage lint bench bench-ledger bench-verify bench-reweighting bench-best_arm bench-regret bench-interleaving \
-    bench-shadows bench-micro_batching bench-coverage bench-sample_ratio bench-off_policy lock \
+    bench-shadows bench-micro_batching bench-coverage bench-sample_ratio bench-off_policy bench-reports lock \
     clean
 
 # uv comes from the lock too, hash-checked by pip, and then installs the rest in seconds instead of minutes.
@@ -37,7 +37,7 @@ bench: $(VENV)/ready
 	$(BIN)/python -m bench.predict
 
 bench-ledger bench-verify bench-reweighting bench-best_arm bench-regret bench-interleaving bench-shadows bench-micro_batching \
-    bench-coverage bench-sample_ratio bench-off_policy: bench-%: $(VENV)/ready
+    bench-coverage bench-sample_ratio bench-off_policy bench-reports: bench-%: $(VENV)/ready
 	$(BIN)/python -m bench.$*
 
 lock: $(VENV)/ready
