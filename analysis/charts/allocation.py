@@ -25,7 +25,8 @@ def shares(report: "Report") -> Drawing:
     """A bandit's shares of the traffic over its epochs."""
     rows = report.allocation()
     # An epoch that waited for traffic would squeeze all others.
-    rows = rows.assign(published=rows["published"].clip(lower=report.first_decision))
+    started = rows["published"] >= report.first_decision
+    rows = rows.assign(published=rows["published"].where(started, report.first_decision))
     names = [arm.name for arm in report.experiment.arms]
     base = alt.Chart(rows).encode(
         x=time_axis("published", "time (UTC)"),
