@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Printed
 
+from analysis.certificate import Certificate
 from analysis.errors import AnalysisError
 from analysis.hindsight import Hindsight
 from analysis.rendering import HEADINGS
@@ -30,14 +31,19 @@ _DECISION_STYLES = {"advance": "bold green", "rollback": "bold red", "insufficie
 @click.option("--html", "page", type=click.Path(dir_okay=False, path_type=Path), help="Also write a page to this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.option("--alpha", default=0.05, show_default=True, help="Chance of a wrong finding that you accept per metric.")
-def report(name: str, source: str | None, page: Path | None, as_json: bool, alpha: float) -> None:
+@click.option("--certify", is_flag=True, help="Also replay the experiment to see how often this report would be wrong.")
+def report(name: str, source: str | None, page: Path | None, as_json: bool, alpha: float, certify: bool) -> None:
     """Print the result of experiment NAME: which arm is better, and how sure that is."""
     try:
         loaded = load(name, source, alpha=alpha)
+        certificate = _certificate(loaded) if certify else None
         if as_json:
-            click.echo(msgspec.json.format(msgspec.json.encode(document(loaded))).decode())
+            more = {} if certificate is None else {"certificate": certificate.document()}
+            click.echo(msgspec.json.format(msgspec.json.encode(document(loaded) | more)).decode())
         else:
             _print(loaded)
+            if certificate is not None:
+                Console().print(f"certificate: {certificate.summary}", highlight=False, markup=False)
         if page is not None:
             _write_page(loaded, page)
     except AnalysisError as error:
@@ -78,6 +84,11 @@ def _more(loaded: Report) -> dict[str, Any]:
 
 def _plain(found: Hindsight) -> dict[str, Any]:
     return {**found._asdict(), "arms": [arm._asdict() for arm in found.arms]}
+
+
+def _certificate(loaded: Report) -> Certificate:
+    with Console(stderr=True).status("replaying the experiment"):
+        return loaded.certificate()
 
 
 def _refuse(kind: str, message: str, as_json: bool) -> None:

@@ -13,6 +13,7 @@ from analysis import means, notes, queries, sequential, split_check
 from analysis.adjusted import DAYS, Adjusted, compare_adjusted
 from analysis.drifting import Found as DriftFound
 from analysis.drifting import compare_periods
+from analysis.certificate import Certificate, certify
 from analysis.errors import ExperimentNotFound, InvalidLevel, SourceError, UnknownArm, UnknownMetric
 from analysis.experiment import AnyMetric, Arm, Experiment, ScoreMetric, read_experiment
 from analysis.fixed_horizon import Sample, read_samples
@@ -248,6 +249,11 @@ class Report:
         return sum(arm.decisions for arm in self.traffic.values())
 
     @property
+    def first_decision(self) -> pd.Timestamp:
+        """When the first decision of any arm was made; 1970 if there is none."""
+        return pd.Timestamp(self._first_ms, unit="ms", tz="UTC")
+
+    @property
     def last_decision(self) -> pd.Timestamp:
         """When the last decision of any arm was made; 1970 if there is none."""
         return pd.Timestamp(self._last_ms, unit="ms", tz="UTC")
@@ -364,6 +370,15 @@ class Report:
         rows = compare_adjusted(self._source, self._log, self.experiment, chosen, **how, split=self.srm())
         return pd.DataFrame(rows, columns=pd.Index(Adjusted._fields))
 
+    def certificate(self, metric: str | None = None, *, runs: int = 200, seed: int = 1) -> Certificate:
+        """How often this very report would be wrong about a metric (default: the primary) if all arms were alike.
+
+        The experiment is replayed so many times; see `analysis.certificate`. UnknownMetric if lists were mixed, or
+        every request had shares of its own.
+        """
+        chosen = self.experiment.primary if metric is None else self.experiment.metric(metric)
+        return certify(self._source, self._setup, chosen, runs=runs, seed=seed)
+
     @property
     def plot(self) -> "Plots":
         """Altair charts of this report."""
@@ -433,9 +448,12 @@ class Report:
 
     @cached_property
     def _sequences(self) -> sequential.Metrics:
+        return sequential.Metrics(self._source, self._setup)
+
+    @cached_property
+    def _setup(self) -> Setup:
         is_single = sum(arm.units for arm in self.traffic.values()) == self.decisions and not self.shared_units
-        setup = Setup(self.experiment, self._log, self._periods, not is_single, self.confidence)
-        return sequential.Metrics(self._source, setup)
+        return Setup(self.experiment, self._log, self._periods, not is_single, self.confidence)
 
     @cached_property
     def _periods(self) -> Periods:
