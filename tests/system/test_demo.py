@@ -1,14 +1,19 @@
 """`turnout demo`, as `make demo` runs it, in a folder of its own; then again."""
 
+import base64
 import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
+import nbformat
 import pytest
+from nbclient import NotebookClient
 from sqlalchemy import create_engine, func, select
 
 import analysis
@@ -18,6 +23,17 @@ from tests.system.processes import Router, free_port
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 FLIGHTS = 600
+NOTEBOOKS = Path(__file__).parents[2] / "analysis" / "notebooks"
+PICTURES = {
+    "01-first-experiment": 4,
+    "02-reading-a-bandit": 4,
+    "03-shadow-to-champion": 1,
+    "04-interleaving": 2,
+    "05-what-if": 2,
+    "06-drift-and-retraining": 2,
+    "07-planning-with-the-simulator": 1,
+}
+"""Charts of each notebook; whatever was found, none is left out."""
 
 
 def demo(folder: Path, port: int) -> str:
@@ -33,7 +49,7 @@ def demo(folder: Path, port: int) -> str:
     return done.stdout
 
 
-def test_demo_runs_the_whole_loop_and_then_retrains_nothing(tmp_path: Path) -> None:
+def test_demo_runs_the_whole_loop_and_then_retrains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_port()
     first, second = (" ".join(demo(tmp_path, port).split()) for _ in range(2))
     assert "materialized 49 stale assets" in first
@@ -64,7 +80,31 @@ def test_demo_runs_the_whole_loop_and_then_retrains_nothing(tmp_path: Path) -> N
         assert hindsight.epochs > 1
         lists = analysis.load("boosting-vs-base-rate", source).interleaving("booked")
         assert lists["impressions"].tolist() == [FLIGHTS]
+    monkeypatch.setenv("TURNOUT_LAKE", sources[0])
+    monkeypatch.setenv("TURNOUT_DATABASE", sources[1])
+    try_the_notebooks()
     try_the_first_prediction(tmp_path)
+
+
+def try_the_notebooks() -> None:
+    """Execute all notebooks in one kernel, which is emptied between them; a cell that fails raises."""
+    paths = sorted(NOTEBOOKS.glob("*.ipynb"))
+    contents = {path.stem: nbformat.read(path, as_version=4) for path in paths}  # type: ignore[no-untyped-call]
+    whole = nbformat.v4.new_notebook()  # type: ignore[no-untyped-call]
+    for notebook in contents.values():
+        whole.cells += [nbformat.v4.new_code_cell("%reset -f"), *notebook.cells]  # type: ignore[no-untyped-call]
+    NotebookClient(whole, timeout=300, kernel_name="python3").execute()
+    for name, notebook in contents.items():
+        outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+        assert [output["text"] for output in outputs if output.get("name") == "stderr"] == []
+        assert (name, len(list(pictures(outputs)))) == (name, PICTURES[name])
+        assert all(picture.startswith(b"\x89PNG") for picture in pictures(outputs))
+
+
+def pictures(outputs: Iterable[Any]) -> Iterator[bytes]:
+    for output in outputs:
+        if "image/png" in output.get("data", {}):
+            yield base64.b64decode(output["data"]["image/png"])
 
 
 def try_the_first_prediction(folder: Path) -> None:
