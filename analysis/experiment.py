@@ -172,8 +172,10 @@ class Experiment(NamedTuple):
         """The metric that decides; the first one when none is marked."""
         return next((metric for metric in self.metrics if metric.role == "primary"), self.metrics[0])
 
-    def metric(self, name: str) -> AnyMetric:
-        """The metric of that name; UnknownMetric if there is none."""
+    def metric(self, name: str | None = None) -> AnyMetric:
+        """The metric of that name, by default the primary; UnknownMetric if there is none."""
+        if name is None:
+            return self.primary
         for metric in self.metrics:
             if metric.name == name:
                 return metric

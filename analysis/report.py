@@ -133,7 +133,7 @@ class Report:
         default. Looks without an interval are left out. UnknownMetric if lists were mixed.
         """
         self._refuse_mixed_lists()
-        chosen = self.experiment.primary if metric is None else self.experiment.metric(metric)
+        chosen = self.experiment.metric(metric)
         return sequential.frame(self.looks(chosen).get(self.treatment(arm).number, sequential.nothing()))
 
     def verdict(self, arm: str | None = None) -> Verdict:
@@ -182,7 +182,7 @@ class Report:
         """The rows of `interleaving`."""
         if not self.experiment.is_interleaved:
             raise UnknownMetric(f"experiment {self.experiment.name!r} does not interleave rankings")
-        chosen = self.experiment.primary if metric is None else self.experiment.metric(metric)
+        chosen = self.experiment.metric(metric)
         if chosen.name not in self._pairs:
             found = compare_rankings(self._source, self._log, self.experiment, chosen, self.confidence)
             self._pairs[chosen.name] = tuple(found)
@@ -200,7 +200,7 @@ class Report:
         In units of the metric (default: the primary). UnknownMetric if lists were mixed: no arm had a share.
         """
         self._refuse_mixed_lists()
-        chosen = self.experiment.primary if metric is None else self.experiment.metric(metric)
+        chosen = self.experiment.metric(metric)
         return look_back(self._source, self._log, self.experiment, chosen)
 
     def allocation(self) -> pd.DataFrame:
@@ -279,7 +279,7 @@ class Report:
         and of bandits. UnknownMetric if lists were mixed: no arm has a mean.
         """
         self._refuse_mixed_lists()
-        chosen = self.experiment.primary if metric is None else self.experiment.metric(metric)
+        chosen = self.experiment.metric(metric)
         return means.timeline(self._source, self._log, self.experiment, chosen, self.period_ms)
 
     def reliability(self, metric: str | None = None, *, bins: int = 10) -> pd.DataFrame:
@@ -304,7 +304,7 @@ class Report:
         `policy` gives shares by arm, such as `{"boosting": 1.0}`, or with a `field` of the context such shares by its
         value; see `analysis.what_if.what_if`, also for what it raises. Without overlap there are no estimates.
         """
-        chosen = self.experiment.primary if metric is None else self.experiment.metric(metric)
+        chosen = self.experiment.metric(metric)
         return what_if(
             self._source, self._log, self.experiment, chosen, policy, field=field, limits=limits, alpha=self.alpha
         )
@@ -314,7 +314,7 @@ class Report:
 
         UnknownMetric if lists were mixed: no arm has a mean.
         """
-        chosen = self.experiment.primary if metric is None else self.experiment.metric(metric)
+        chosen = self.experiment.metric(metric)
         return posteriors(self.experiment, chosen, self._samples(chosen))
 
     def power(
@@ -328,7 +328,7 @@ class Report:
 
         From the variance and the traffic so far. UnknownMetric if lists were mixed or shares follow outcomes.
         """
-        chosen = self.experiment.primary if metric is None else self.experiment.metric(metric)
+        chosen = self.experiment.metric(metric)
         return plan(
             self.experiment,
             chosen,
@@ -355,7 +355,7 @@ class Report:
 
         Fixed-horizon, with the false-discovery rate alpha over segments and treatments; see `compare_segments`.
         """
-        chosen = self.experiment.primary if metric is None else self.experiment.metric(metric)
+        chosen = self.experiment.metric(metric)
         return compare_segments(
             self._source, self._log, self.experiment, chosen, field, alpha=self.alpha, split=self.srm()
         )
@@ -365,7 +365,7 @@ class Report:
 
         Fixed-horizon; one row per treatment, the columns are those of `Adjusted`. See `compare_adjusted`.
         """
-        chosen = self.experiment.primary if metric is None else self.experiment.metric(metric)
+        chosen = self.experiment.metric(metric)
         how = {"confidence": self.confidence, "days": days}
         rows = compare_adjusted(self._source, self._log, self.experiment, chosen, **how, split=self.srm())
         return pd.DataFrame(rows, columns=pd.Index(Adjusted._fields))
@@ -376,7 +376,7 @@ class Report:
         The experiment is replayed so many times; see `analysis.certificate`. UnknownMetric if lists were mixed, or
         every request had shares of its own.
         """
-        chosen = self.experiment.primary if metric is None else self.experiment.metric(metric)
+        chosen = self.experiment.metric(metric)
         return certify(self._source, self._setup, chosen, runs=runs, seed=seed)
 
     @property

@@ -8,11 +8,6 @@ if TYPE_CHECKING:
     from analysis.report import Report
 
 
-def chosen_metric(report: "Report", name: str | None) -> AnyMetric:
-    """The metric of that name, by default the primary."""
-    return report.experiment.primary if name is None else report.experiment.metric(name)
-
-
 def finding(report: "Report", metric: AnyMetric | None = None, arm: str | None = None) -> str:
     """What was found of an arm, by default the one that the verdict is about, in a metric, by default the primary."""
     about = (metric or report.experiment.primary).name, arm or report.verdict().arm

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import altair as alt
 
-from analysis.charts.findings import chosen_metric, finding
+from analysis.charts.findings import finding
 from analysis.charts.style import BETTER, WORSE, Drawing, evidence, finished, percent, time_axis
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ _MOST_OF_RANGE = 4.0
 
 def lift(report: "Report", metric: str | None, arm: str | None) -> Drawing:
     """Change against the control over time, with its confidence sequence; in percent where there is a lift."""
-    chosen, treatment = chosen_metric(report, metric), report.treatment(arm)
+    chosen, treatment = report.experiment.metric(metric), report.treatment(arm)
     looks = report.contrast(chosen.name, treatment.name)
     middle, low, high = _LIFT if looks["lift_percent"].notna().any() else _DIFFERENCE
     width = looks[high] - looks[low]

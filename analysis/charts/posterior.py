@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 import altair as alt
 
-from analysis.charts.findings import chosen_metric
 from analysis.charts.style import TEXT, WIDTH, Drawing, arm_color, arm_shape, finished
 
 if TYPE_CHECKING:
@@ -16,7 +15,7 @@ _BARE = alt.Axis(labels=False, ticks=False, grid=False)
 
 def densities(report: "Report", metric: str | None) -> Drawing:
     """Posterior density of every arm's mean, above the mean and its 95 % credible interval."""
-    chosen, found = chosen_metric(report, metric), report.posteriors(metric)
+    chosen, found = report.experiment.metric(metric), report.posteriors(metric)
     names = [arm.name for arm in report.experiment.arms]
     title = f"mean {chosen.name} ({chosen.wanted})"
     along = alt.Scale(zero=False, nice=False)

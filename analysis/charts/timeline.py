@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import altair as alt
 
-from analysis.charts.findings import chosen_metric, finding
+from analysis.charts.findings import finding
 from analysis.charts.style import Drawing, arm_color, arm_shape, duration, evidence, finished, time_axis
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def means(report: "Report", metric: str | None) -> Drawing:
     """Mean of a metric (default: the primary) per arm over the time of the decisions, with 95 % bands."""
-    chosen = chosen_metric(report, metric)
+    chosen = report.experiment.metric(metric)
     names = [arm.name for arm in report.experiment.arms]
     base = alt.Chart(report.timeline(metric)).encode(
         x=time_axis("period", "time of the decision (UTC)"),
