@@ -11,9 +11,9 @@ import pandas as pd
 
 from analysis import means, notes, queries, sequential, split_check
 from analysis.adjusted import DAYS, Adjusted, compare_adjusted
+from analysis.certificate import Certificate, certify
 from analysis.drifting import Found as DriftFound
 from analysis.drifting import compare_periods
-from analysis.certificate import Certificate, certify
 from analysis.errors import ExperimentNotFound, InvalidLevel, SourceError, UnknownArm, UnknownMetric
 from analysis.experiment import AnyMetric, Arm, Experiment, ScoreMetric, read_experiment
 from analysis.fixed_horizon import Sample, read_samples
