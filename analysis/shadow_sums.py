@@ -60,7 +60,9 @@ def agreeing(log: Log, predicted: ir.Table, agrees: Agrees, most: int) -> ir.Tab
     known, decisions = _known(log, predicted), log.decisions.select("id", "unit", served="predictions")
     joined = known.join(decisions, known["decision_id"] == decisions["id"])
     pairs = joined.filter(joined["predictions"].notnull(), joined["served"].notnull())
-    items = pairs.cross_join(_numbers(predicted, most)) if most > 1 else pairs.mutate(item=ibis.literal(0).cast("int64"))
+    items = (
+        pairs.cross_join(_numbers(predicted, most)) if most > 1 else pairs.mutate(item=ibis.literal(0).cast("int64"))
+    )
     counts = (queries.number_of_items(items[name]) for name in ("predictions", "served"))
     both = items.filter(items["item"] < ibis.least(*counts)) if most > 1 else items
     agreed = agrees(*(_prediction(both, name, most) for name in ("predictions", "served")))

@@ -250,22 +250,23 @@ def _judged(found: WhatIf, metric: AnyMetric) -> WhatIf:
         return found._replace(reason=f"no overlap: {'; '.join(found.overlap.reasons)}")
     level = f"{100 * found.confidence:.4g} % CI"
     dr, gain = found.estimates.dr, found.estimates.gain
-    change = f"{_said(gain.value, gain, '+')} ({level} {_said(gain.low, gain, '+')} to {_said(gain.high, gain, '+')})"
+    change, low, high = (said(value, gain, "+") for value in (gain.value, gain.low, gain.high))
     if not (gain.low > 0 or gain.high < 0):
-        reason = (
-            f"not enough evidence: the change that {found.policy} would have made to {metric.name} may be 0: {change}"
+        return found._replace(
+            verdict="insufficient",
+            reason=f"not enough evidence: the change that {found.policy} would have made to {metric.name} may be 0: "
+            f"{change} ({level} {low} to {high})",
         )
-        return found._replace(verdict="insufficient", reason=reason)
     is_better = (gain.value < 0) == (metric.direction == "decrease")
-    value = f"{_said(dr.value, dr)} ({level} {_said(dr.low, dr)} to {_said(dr.high, dr)})"
+    value = f"{said(dr.value, dr)} ({level} {said(dr.low, dr)} to {said(dr.high, dr)})"
     reason = (
-        f"{found.policy} would have made {metric.name} {value} instead of {_said(found.logged.value, dr)}, a change of "
-        f"{change}"
+        f"{found.policy} would have made {metric.name} {value} instead of {said(found.logged.value, dr)}: {change} "
+        f"({low} to {high})"
     )
     return found._replace(verdict="better" if is_better else "worse", reason=reason)
 
 
-def _said(value: float, estimate: Estimate, sign: str = "") -> str:
+def said(value: float, estimate: Estimate, sign: str = "") -> str:
     """With as many decimals as give the error of the estimate two digits."""
     decimals = max(0, 1 - math.floor(math.log10(estimate.error))) if estimate.error > 0 else 2
     return f"{value:{sign},.{decimals}f}"

@@ -17,7 +17,8 @@ from analysis.charts.style import (
     percent,
     reference_rule,
 )
-from analysis.what_if import WhatIf
+from analysis.statistics.ratios import Estimate
+from analysis.what_if import WhatIf, said
 
 if TYPE_CHECKING:
     from analysis.report import Report
@@ -36,6 +37,7 @@ def estimates(report: "Report", found: WhatIf) -> Drawing:
     """The metric under the policy by every estimator, with intervals, beside the traffic as it was."""
     frame = found.frame()
     rows = frame.assign(name=frame["estimator"].map(_NAMES)).dropna(subset="value")
+    rows = rows.assign(text=[said(each[0], Estimate(*each)) for each in rows[[*Estimate._fields]].to_numpy().tolist()])
     colors = alt.condition(
         "datum.estimator == 'logged'", alt.value(CONTROL), alt.value(VERDICTS.get(found.verdict, CONTROL))
     )
@@ -48,9 +50,7 @@ def estimates(report: "Report", found: WhatIf) -> Drawing:
     along = alt.X("low:Q", title=title, scale=alt.Scale(zero=False, padding=24))
     interval = base.mark_rule(strokeWidth=2.5).encode(x=along, x2="high:Q")
     point = base.mark_point(filled=True, size=110, opacity=1).encode(x="value:Q")
-    text = base.mark_text(dy=-13, fontSize=11).encode(
-        x="value:Q", text=alt.Text("value:Q", format=".3g"), color=alt.value(TEXT)
-    )
+    text = base.mark_text(dy=-13, fontSize=11).encode(x="value:Q", text="text:N", color=alt.value(TEXT))
     rule = [] if math.isnan(found.logged.value) else [reference_rule(found.logged.value, vertical=True)]
     chart = alt.layer(*rule, interval, point, text).properties(width=WIDTH - 160, height=alt.Step(40))
     return finished(chart, report, found.reason, "On the dashed line the policy would change nothing")

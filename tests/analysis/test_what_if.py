@@ -93,7 +93,7 @@ def test_the_best_arm_of_each_tier_is_worth_what_it_is_worth(report: Report) -> 
     assert abs(found.estimates.dr.value - mixture) < 4 * found.estimates.dr.error
     assert found.verdict == "better"
     assert found.reason.startswith("the policy by tier would have made click 0.5")
-    assert f"instead of {found.logged.value:.3f}, a change of +0." in found.reason
+    assert f"instead of {found.logged.value:.3f}: +0." in found.reason
 
 
 def test_frame_has_every_estimator_and_the_traffic_as_it_was(report: Report) -> None:
