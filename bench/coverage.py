@@ -2,7 +2,10 @@
 
 Every setting is played many times in two worlds. In one the arms are equal, and an interval of the difference that
 excludes 0 at any look is an error of the first kind. In the other they differ, and an interval covers if it holds the
-truth at every look. Intervals come from the sums per period that an analysis reads.
+truth at every look. Looks are those that a report has of as many decisions, one a second: the ends of its periods, of
+which the first is a quarter of a second. Intervals come from the same sums per period, of numerators and denominators.
+Where outcomes arrive late, every eighth look is read, from what was known then: at the next one more is known of the
+same decisions.
 
 - sequence: scores, all decisions alike (STATISTICS: AIPW asymptotic), with the variance of all of an arm's values;
 - plain: the same without that, as published, to see what it is good for;
@@ -30,10 +33,12 @@ from rich.progress import Progress
 from rich.table import Table
 from scipy import special
 
-from analysis.statistics.adaptive import Scores, increments, linearised, overlap_weights, scores
-from analysis.statistics.betting import Pair, arm_draws, contrast_draws, covers, sequence
+from analysis.statistics import replay
+from analysis.statistics.adaptive import Scores, increments, linearised, overlap_weights
+from analysis.statistics.betting import arm_draws, contrast_draws, covers, sequence
 from analysis.statistics.cells import Cells
 from analysis.statistics.effects import contrast, lift, mean
+from analysis.statistics.replay import t_intervals
 from analysis.statistics.sequences import Interval
 from bench.harness import write_json
 from bench.worlds import Log, Setting, draw_values, play, settings
@@ -46,11 +51,14 @@ CHUNK = 100
 _FEW = 5
 """Runs of a chunk in which the ends of the betting sequence are searched for."""
 _GRID = 500
+_SKIPPED = 8
+"""Where outcomes arrive late, one look in so many is read."""
 
 _CONSOLE = Console(width=150)
 _QUANTILE = float(special.ndtri(1 - ALPHA / 2))
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.intp]
 Bools = NDArray[np.bool_]
 
 
@@ -64,6 +72,16 @@ class Read(NamedTuple):
     lift: Bools | None
     width: Floats
     """Of the last interval of the difference [runs]."""
+    decisions: Floats
+    """Until each look [looks]."""
+
+
+class Said(NamedTuple):
+    """Intervals at every look [runs, looks]."""
+
+    difference: Interval
+    arms: list[Interval]
+    lift: Interval | None
 
 
 class Figures(NamedTuple):
@@ -86,42 +104,89 @@ class Figures(NamedTuple):
 
 def read(method: str, setting: Setting, log: Log, truth: Sequence[float]) -> Read:
     """Read a world at every look by a method."""
+    if method == "betting":
+        return _read_bets(setting, log, truth)
+    ends = ends_of(setting.periods)
+    if setting.late:
+        ends = np.append(ends[_SKIPPED - 1 : -1 : _SKIPPED], ends[-1])
+        said = _together([_now(_say(method, setting, log, log.cells_after(end))) for end in ends.tolist()])
+    else:
+        said = _say(method, setting, log, log.cells)
     last = len(truth) - 1
-    difference = truth[last] - truth[0]
-    match method:
-        case "betting":
-            pair = _contrast_pair(log, last)
-            few = sequence(_contrast_pair(log.first(_FEW), last), setting.decisions, grid=_GRID)
-            return Read(
-                covers(pair, difference, setting.decisions),
-                covers(pair, 0.0, setting.decisions),
-                [covers(_arm_pair(log, arm), value, setting.decisions) for arm, value in enumerate(truth)],
-                None,
-                few.high[:, -1] - few.low[:, -1],
-            )
-        case "t-test":
-            interval, arms = t_intervals(log, last)
-            holds = [_holds(each, value) for each, value in zip(arms, truth, strict=True)]
-            return _read(interval, difference, holds, None)
-        case _:
-            return _read_scores(method, setting, log, truth)
+    return Read(
+        difference=_holds(said.difference, truth[last] - truth[0]),
+        nothing=_holds(said.difference, 0.0),
+        arms=[_holds(each, value) for each, value in zip(said.arms, truth, strict=True)],
+        lift=None if said.lift is None else _holds(said.lift, truth[last] / truth[0] - 1),
+        width=said.difference.high[:, -1] - said.difference.low[:, -1],
+        decisions=ends.astype(np.float64),
+    )
 
 
-def _read_scores(method: str, setting: Setting, log: Log, truth: Sequence[float]) -> Read:
-    last, planned = len(truth) - 1, setting.decisions
-    weights = overlap_weights(log.propensities, last, 0) if method == "overlap" else None
-    found = scores_of(log, weights, plain=method == "plain")
+def ends_of(periods: Ints) -> Ints:
+    """Return how many decisions there are until the end of each period."""
+    return np.searchsorted(periods, np.arange(periods[-1] + 1), side="right")
+
+
+def _say(method: str, setting: Setting, log: Log, cells: Cells) -> Said:
+    """Return the intervals of a method from the sums of the periods so far."""
+    if method == "t-test":
+        return Said(*t_intervals(cells, ALPHA), None)
+    last, planned = cells.counts.shape[-1] - 1, setting.decisions
+    weights = overlap_weights(log.known_shares, last, 0) if method == "overlap" else None
+    found = scores_of(log, cells, weights, plain=method == "plain")
     arms = []
-    for arm, value in enumerate(truth):
-        own = scores_of(log, log.propensities[..., arm]) if method == "overlap" else found
-        arms.append(_holds(mean(own, arm, planned).interval, value))
-    ratio = _holds(lift(found, last, 0, planned).interval, truth[last] / truth[0] - 1)
-    return _read(contrast(found, last, 0, planned).interval, truth[last] - truth[0], arms, ratio)
+    for arm in range(last + 1):
+        own = scores_of(log, cells, log.known_shares[..., arm]) if method == "overlap" else found
+        arms.append(mean(own, arm, planned).interval)
+    return Said(contrast(found, last, 0, planned).interval, arms, lift(found, last, 0, planned).interval)
 
 
-def _read(interval: Interval, difference: float, arms: list[Bools], ratio: Bools | None) -> Read:
-    width = interval.high[:, -1] - interval.low[:, -1]
-    return Read(_holds(interval, difference), _holds(interval, 0.0), arms, ratio, width)
+def scores_of(log: Log, cells: Cells, weights: Floats | None = None, *, plain: bool = False) -> Scores:
+    """Return the scores of all runs, with clusters where units return."""
+    visits = None if log.units is None else map(log.visits, range(len(log.arms)))
+    found = replay.scores_of(cells, visits, weights)
+    return linearised(found._replace(products=np.cumsum(increments(cells)[1], axis=-3)) if plain else found)
+
+
+def _now(said: Said) -> Said:
+    """Return the last intervals."""
+    lift_ = None if said.lift is None else _end(said.lift)
+    return Said(_end(said.difference), [_end(each) for each in said.arms], lift_)
+
+
+def _end(interval: Interval) -> Interval:
+    return Interval(interval.low[:, -1:], interval.high[:, -1:])
+
+
+def _together(looks: Sequence[Said]) -> Said:
+    lifts = [each.lift for each in looks if each.lift is not None]
+    return Said(
+        _joined([each.difference for each in looks]),
+        [_joined(arms) for arms in zip(*(each.arms for each in looks), strict=True)],
+        _joined(lifts) if lifts else None,
+    )
+
+
+def _joined(looks: Sequence[Interval]) -> Interval:
+    low, high = (np.concatenate(each, axis=1) for each in zip(*looks, strict=True))
+    return Interval(low, high)
+
+
+def _read_bets(setting: Setting, log: Log, truth: Sequence[float]) -> Read:
+    """Read a world by betting, after every epoch of every period."""
+    last, planned = len(truth) - 1, setting.decisions
+    sums = log.by_table
+    pair = contrast_draws(*sums, last, 0)
+    few = sequence(contrast_draws(*log.first(_FEW).by_table, last, 0), planned, grid=_GRID)
+    return Read(
+        difference=covers(pair, truth[last] - truth[0], planned),
+        nothing=covers(pair, 0.0, planned),
+        arms=[covers(arm_draws(*sums, arm), value, planned) for arm, value in enumerate(truth)],
+        lift=None,
+        width=few.high[:, -1] - few.low[:, -1],
+        decisions=np.cumsum(sums[1][0].sum(axis=-1)),
+    )
 
 
 def _holds(interval: Interval, truth: float) -> Bools:
@@ -129,74 +194,12 @@ def _holds(interval: Interval, truth: float) -> Bools:
     return ~((interval.low > truth) | (interval.high < truth))
 
 
-def scores_of(log: Log, weights: Floats | None = None, *, plain: bool = False) -> Scores:
-    """Return the scores of all runs: linearised for a ratio, with clusters where units return."""
-    if log.units is None:
-        found = scores(log.cells, weights=weights)
-        if plain:
-            found = found._replace(products=np.cumsum(increments(log.cells)[1], axis=-3))
-    else:
-        found = _together([_run_scores(log, run, weights) for run in range(len(log.units))])
-    return linearised(found) if found.values == 2 else found
-
-
-def _run_scores(log: Log, run: int, weights: Floats | None) -> Scores:
-    cells = Cells(*(each[run] for each in log.cells))
-    return scores(cells, log.visits(run), None if weights is None else weights[run])
-
-
-def _together(runs: Sequence[Scores]) -> Scores:
-    return Scores(
-        totals=np.stack([each.totals for each in runs]),
-        products=np.stack([each.products for each in runs]),
-        scale=np.stack([each.scale for each in runs]),
-        pilot=np.stack([each.pilot for each in runs]),
-        started=np.stack([each.started for each in runs]),
-        arms=runs[0].arms,
-        values=runs[0].values,
-    )
-
-
-def t_intervals(log: Log, treatment: int) -> tuple[Interval, list[Interval]]:
-    """Return intervals of the difference to the first arm and of each mean, from the sums up to each look.
-
-    Of hundreds of values, so with the normal quantile; of a ratio by the delta method.
-    """
-    n, total, product = (np.cumsum(each, axis=1) for each in (log.counts, log.totals, log.products))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        if total.shape[-1] == 1:
-            value = total[..., 0] / n
-            deviations = product[..., 0, 0] - n * value**2
-        else:
-            value = total[..., 0] / total[..., 1]
-            deviations = product[..., 0, 0] - 2 * value * product[..., 0, 1] + value**2 * product[..., 1, 1]
-            deviations /= (total[..., 1] / n) ** 2
-        variance = deviations / (n - 1) / n
-    variance = np.where(variance > 0, variance, np.inf)
-    arms = [_t_interval(value[..., arm], variance[..., arm]) for arm in range(n.shape[-1])]
-    both = variance[..., treatment] + variance[..., 0]
-    return _t_interval(value[..., treatment] - value[..., 0], both), arms
-
-
-def _t_interval(value: Floats, variance: Floats) -> Interval:
-    margin = _QUANTILE * np.sqrt(variance)
-    return Interval(value - margin, value + margin)
-
-
-def _contrast_pair(log: Log, treatment: int) -> Pair:
-    return contrast_draws(log.propensities, log.counts, log.totals[..., 0], treatment, 0)
-
-
-def _arm_pair(log: Log, arm: int) -> Pair:
-    return arm_draws(log.propensities, log.counts, log.totals[..., 0], arm)
-
-
 def methods(setting: Setting) -> Iterator[str]:
     """Yield the methods that apply."""
     yield "sequence"
-    if setting.floor is not None:
+    if setting.floor is not None and not setting.late:
         yield "plain"
-    if setting.moves:
+    if setting.moves and not setting.late:
         yield "overlap"
     if setting.bounded:
         yield "betting"
@@ -208,7 +211,7 @@ def fixed_error(setting: Setting, log: Log) -> float:
     last, size = len(setting.different) - 1, setting.decisions
     if setting.returning:
         # What units have in common is in the products of their sums.
-        found = scores_of(log)
+        found = scores_of(log, log.cells)
         form = np.zeros(found.totals.shape[-1])
         form[[1, 1 + last]] = -1.0, 1.0
         variance = form @ found.products[:, -1].mean(axis=0) @ form
@@ -217,7 +220,7 @@ def fixed_error(setting: Setting, log: Log) -> float:
     variance = 0.0
     for parameter in (setting.different[0], setting.different[last]):
         y = draw_values(setting.outcome, np.full(400_000, parameter), generator)
-        linear = y[:, 0] if y.shape[1] == 1 else (y[:, 0] - parameter * y[:, 1]) / y[:, 1].mean()
+        linear = (y[:, 0] - parameter * y[:, 1]) / y[:, 1].mean()
         variance += float(linear.var())
     return math.sqrt(len(setting.different) * variance / size)
 
@@ -230,12 +233,12 @@ def run_chunk(setting: Setting, runs: int, seed: np.random.SeedSequence) -> dict
     error = fixed_error(setting, log)
     difference = setting.different[-1] - setting.different[0]
     needed = (_QUANTILE + float(special.ndtri(POWER))) ** 2 * error**2 * setting.decisions / difference**2
-    reward = float((log.totals[..., 0].sum(axis=(1, 2)) / log.counts.sum(axis=(1, 2))).mean())
+    reward = float(log.values[..., 0].mean())
     figures = {}
     for method in methods(setting):
         quiet = read(method, setting, null, setting.equal).nothing
         seen = read(method, setting, log, setting.different)
-        at = (1 + np.argmax(~seen.nothing, axis=1)) * setting.batch
+        at = seen.decisions[np.argmax(~seen.nothing, axis=1)]
         figures[method] = Figures(
             false_alarm=~_always(quiet),
             difference=_always(seen.difference),
@@ -336,11 +339,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=2_000, help=f"of every setting, a multiple of {CHUNK}")
     parser.add_argument("--only", default="", help="settings whose name or outcome contains this")
+    parser.add_argument("--by-epoch", action="store_true", help="read after every epoch, as bandits are updated")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, default=Path("var/bench/coverage.json"))
     arguments = parser.parse_args()
-    chosen = [each for each in settings() if arguments.only in f"{each.name} {each.outcome}"]
+    every = [each._replace(by_epoch=arguments.by_epoch) for each in settings()]
+    chosen = [each for each in every if arguments.only in f"{each.name} {each.outcome}"]
     start = time.perf_counter()
     rows = run(chosen, arguments.runs, arguments.processes, arguments.seed)
     write_json(arguments.json, [row._asdict() for row in rows])

@@ -209,11 +209,17 @@ def pair_of(cells: Cells, place: int) -> Cells:
     )
 
 
-def scores_of(cells: Cells, visits: Iterable[Visits] | None = None) -> Scores:
-    """Return the scores of all runs [runs, ..]; where units return, from the visits of each run."""
+def scores_of(cells: Cells, visits: Iterable[Visits] | None = None, weights: Floats | None = None) -> Scores:
+    """Return the scores of all runs [runs, ..]; where units return, from the visits of each run.
+
+    Weights [runs, periods] are those of `analysis.statistics.adaptive.scores`.
+    """
     if visits is None:
-        return scores(cells)
-    runs = [scores(Cells(*(each[run] for each in cells)), of_run) for run, of_run in enumerate(visits)]
+        return scores(cells, weights=weights)
+    runs = [
+        scores(Cells(*(each[run] for each in cells)), of_run, None if weights is None else weights[run])
+        for run, of_run in enumerate(visits)
+    ]
     return Scores(
         totals=np.stack([each.totals for each in runs]),
         products=np.stack([each.products for each in runs]),
