@@ -68,10 +68,9 @@ def show(ledger: Ledger, key: bytes, predictions: list[float] | None, model: str
     )
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_shadows_are_scored_on_the_labels_of_what_was_served(tmp_path: Path, backend: str) -> None:
-    with database(backend, tmp_path) as url:
-        [row] = load("boosting-vs-logistic", shadowed().write(url)).shadow().to_dict("records")
+def test_shadows_are_scored_on_the_labels_of_what_was_served(tmp_path: Path) -> None:
+    url = shadowed().write_sqlite(tmp_path / "turnout.db")
+    [row] = load("boosting-vs-logistic", url).shadow().to_dict("records")
     assert (row["model"], row["decisions"], row["errors"], row["labels"]) == (SHADOW, 9, 1, 8)
     assert row["served_mean"] == pytest.approx(0.25)
     assert row["shadow_mean"] == pytest.approx(np.mean([(1 - number / 10) ** 2 for number in range(8)]))
