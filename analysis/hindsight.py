@@ -8,6 +8,7 @@ from analysis.queries import Log
 from analysis.source import Source
 from analysis.statistics import hindsight
 
+
 class ArmInHindsight(NamedTuple):
     """`mean` is that of the arm's own decisions, `weighted_mean` estimates that of all, had they been the arm's."""
 

@@ -41,6 +41,7 @@ def result_asset(endpoint: str, experiment: str) -> dg.AssetsDefinition:
                 "summary": dg.MetadataValue.md(markdown_table(_rounded(summary))),
                 **_more(report),
                 "chart": picture(report.plot.summary(), f"Result of {report.experiment.name}"),
+                **_over_time(report),
                 "verdict": f"{verdict.decision} ({verdict.arm}): {'; '.join(verdict.reasons)}",
                 "sample_ratio_p_value": report.srm().p_value,
                 "notes": dg.MetadataValue.md("\n".join(f"- {note}" for note in report.notes)),
@@ -65,6 +66,17 @@ def newest_run(lake: Lake, endpoint: str, experiment: str) -> str:
             f"experiment {experiment} on endpoint {endpoint} was never started: start it, and materialize the logs"
         )
     return str(started.sort_values(["started_ms", "id"])["name"].iloc[-1])
+
+
+def _over_time(report: Report) -> dict[str, dg.MarkdownMetadataValue]:
+    """Pictures of how the result came about, where arms have means and shares."""
+    if report.experiment.is_interleaved:
+        return {}
+    name = report.experiment.name
+    pictures = {"lift_over_time": picture(report.plot.lift(), f"Change at every look, {name}")}
+    if report.experiment.shares_changed:
+        pictures["allocation"] = picture(report.plot.allocation(), f"Shares of the traffic, {name}")
+    return pictures
 
 
 def _more(report: Report) -> dict[str, dg.MarkdownMetadataValue]:
