@@ -2,16 +2,13 @@
 
 Every setting is played many times in two worlds. In one the arms are equal, and an interval of the difference that
 excludes 0 at any look is an error of the first kind. In the other they differ, and an interval covers if it holds the
-truth at every look. Looks are those that a report has of as many decisions, one a second: the ends of its periods, of
-which the first is a quarter of a second. Intervals come from the same sums per period, of numerators and denominators.
-Where outcomes arrive late, every eighth look is read, from what was known then: at the next one more is known of the
-same decisions.
+truth at every look. Looks are those of a report (`bench.readings`).
 
 - sequence: scores, all decisions alike (STATISTICS: AIPW asymptotic), with the variance of all of an arm's values;
 - plain: the same without that, as published, to see what it is good for;
 - overlap: scores weighted by what the shares allow, where shares change;
 - betting: without asymptotics, for outcomes between 0 and 1;
-- t-test: Welch's interval and the arms' means, read at every look.
+- t-test: Welch's interval and the arms' means, read at every look from 30 decisions of each arm on.
 
 Run it with `python -m bench.coverage`.
 """
@@ -33,55 +30,20 @@ from rich.progress import Progress
 from rich.table import Table
 from scipy import special
 
-from analysis.statistics import replay
-from analysis.statistics.adaptive import Scores, increments, linearised, overlap_weights
-from analysis.statistics.betting import arm_draws, contrast_draws, covers, sequence
-from analysis.statistics.cells import Cells
-from analysis.statistics.effects import contrast, lift, mean
-from analysis.statistics.replay import t_intervals
-from analysis.statistics.sequences import Interval
 from bench.harness import write_json
+from bench.readings import ALPHA, look_at, methods, read, scores_of
 from bench.worlds import Log, Setting, draw_values, play, settings
 
-ALPHA = 0.05
 POWER = 0.8
 LEAST_COVERAGE = 0.94
 CHUNK = 100
 """Runs that are played together."""
-_FEW = 5
-"""Runs of a chunk in which the ends of the betting sequence are searched for."""
-_GRID = 500
-_SKIPPED = 8
-"""Where outcomes arrive late, one look in so many is read."""
 
 _CONSOLE = Console(width=150)
 _QUANTILE = float(special.ndtri(1 - ALPHA / 2))
 
 Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
 Bools = NDArray[np.bool_]
-
-
-class Read(NamedTuple):
-    """What a method says of one world at every look: whether intervals hold the truth [runs, looks]."""
-
-    difference: Bools
-    nothing: Bools
-    """Whether the interval of the difference holds 0."""
-    arms: list[Bools]
-    lift: Bools | None
-    width: Floats
-    """Of the last interval of the difference [runs]."""
-    decisions: Floats
-    """Until each look [looks]."""
-
-
-class Said(NamedTuple):
-    """Intervals at every look [runs, looks]."""
-
-    difference: Interval
-    arms: list[Interval]
-    lift: Interval | None
 
 
 class Figures(NamedTuple):
@@ -100,110 +62,6 @@ class Figures(NamedTuple):
     decided: Floats
     """Decisions until 0 is excluded, as a multiple of what that test needs; infinite if never [runs]."""
     reward: float
-
-
-def read(method: str, setting: Setting, log: Log, truth: Sequence[float]) -> Read:
-    """Read a world at every look by a method."""
-    if method == "betting":
-        return _read_bets(setting, log, truth)
-    ends = ends_of(setting.periods)
-    if setting.late:
-        ends = np.append(ends[_SKIPPED - 1 : -1 : _SKIPPED], ends[-1])
-        said = _together([_now(_say(method, setting, log, log.cells_after(end))) for end in ends.tolist()])
-    else:
-        said = _say(method, setting, log, log.cells)
-    last = len(truth) - 1
-    return Read(
-        difference=_holds(said.difference, truth[last] - truth[0]),
-        nothing=_holds(said.difference, 0.0),
-        arms=[_holds(each, value) for each, value in zip(said.arms, truth, strict=True)],
-        lift=None if said.lift is None else _holds(said.lift, truth[last] / truth[0] - 1),
-        width=said.difference.high[:, -1] - said.difference.low[:, -1],
-        decisions=ends.astype(np.float64),
-    )
-
-
-def ends_of(periods: Ints) -> Ints:
-    """Return how many decisions there are until the end of each period."""
-    return np.searchsorted(periods, np.arange(periods[-1] + 1), side="right")
-
-
-def _say(method: str, setting: Setting, log: Log, cells: Cells) -> Said:
-    """Return the intervals of a method from the sums of the periods so far."""
-    if method == "t-test":
-        return Said(*t_intervals(cells, ALPHA), None)
-    last, planned = cells.counts.shape[-1] - 1, setting.decisions
-    weights = overlap_weights(log.known_shares, last, 0) if method == "overlap" else None
-    found = scores_of(log, cells, weights, plain=method == "plain")
-    arms = []
-    for arm in range(last + 1):
-        own = scores_of(log, cells, log.known_shares[..., arm]) if method == "overlap" else found
-        arms.append(mean(own, arm, planned).interval)
-    return Said(contrast(found, last, 0, planned).interval, arms, lift(found, last, 0, planned).interval)
-
-
-def scores_of(log: Log, cells: Cells, weights: Floats | None = None, *, plain: bool = False) -> Scores:
-    """Return the scores of all runs, with clusters where units return."""
-    visits = None if log.units is None else map(log.visits, range(len(log.arms)))
-    found = replay.scores_of(cells, visits, weights)
-    return linearised(found._replace(products=np.cumsum(increments(cells)[1], axis=-3)) if plain else found)
-
-
-def _now(said: Said) -> Said:
-    """Return the last intervals."""
-    lift_ = None if said.lift is None else _end(said.lift)
-    return Said(_end(said.difference), [_end(each) for each in said.arms], lift_)
-
-
-def _end(interval: Interval) -> Interval:
-    return Interval(interval.low[:, -1:], interval.high[:, -1:])
-
-
-def _together(looks: Sequence[Said]) -> Said:
-    lifts = [each.lift for each in looks if each.lift is not None]
-    return Said(
-        _joined([each.difference for each in looks]),
-        [_joined(arms) for arms in zip(*(each.arms for each in looks), strict=True)],
-        _joined(lifts) if lifts else None,
-    )
-
-
-def _joined(looks: Sequence[Interval]) -> Interval:
-    low, high = (np.concatenate(each, axis=1) for each in zip(*looks, strict=True))
-    return Interval(low, high)
-
-
-def _read_bets(setting: Setting, log: Log, truth: Sequence[float]) -> Read:
-    """Read a world by betting, after every epoch of every period."""
-    last, planned = len(truth) - 1, setting.decisions
-    sums = log.by_table
-    pair = contrast_draws(*sums, last, 0)
-    few = sequence(contrast_draws(*log.first(_FEW).by_table, last, 0), planned, grid=_GRID)
-    return Read(
-        difference=covers(pair, truth[last] - truth[0], planned),
-        nothing=covers(pair, 0.0, planned),
-        arms=[covers(arm_draws(*sums, arm), value, planned) for arm, value in enumerate(truth)],
-        lift=None,
-        width=few.high[:, -1] - few.low[:, -1],
-        decisions=np.cumsum(sums[1][0].sum(axis=-1)),
-    )
-
-
-def _holds(interval: Interval, truth: float) -> Bools:
-    # An interval that does not exist yet excludes nothing.
-    return ~((interval.low > truth) | (interval.high < truth))
-
-
-def methods(setting: Setting) -> Iterator[str]:
-    """Yield the methods that apply."""
-    yield "sequence"
-    if setting.floor is not None and not setting.late:
-        yield "plain"
-    if setting.moves and not setting.late:
-        yield "overlap"
-    if setting.bounded:
-        yield "betting"
-    yield "t-test"
 
 
 def fixed_error(setting: Setting, log: Log) -> float:
@@ -235,9 +93,10 @@ def run_chunk(setting: Setting, runs: int, seed: np.random.SeedSequence) -> dict
     needed = (_QUANTILE + float(special.ndtri(POWER))) ** 2 * error**2 * setting.decisions / difference**2
     reward = float(log.values[..., 0].mean())
     figures = {}
+    of_null, of_log = look_at(null), look_at(log)
     for method in methods(setting):
-        quiet = read(method, setting, null, setting.equal).nothing
-        seen = read(method, setting, log, setting.different)
+        quiet = read(method, null, of_null, setting.equal).nothing
+        seen = read(method, log, of_log, setting.different)
         at = seen.decisions[np.argmax(~seen.nothing, axis=1)]
         figures[method] = Figures(
             false_alarm=~_always(quiet),

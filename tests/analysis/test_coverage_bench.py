@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from analysis.periods import Periods
-from bench.coverage import methods, read, run_chunk
+from bench.coverage import run_chunk
+from bench.readings import look_at, methods, read
 from bench.worlds import Setting, play
 
 SPLIT = Setting("split", "binary", (0.3, 0.3), (0.3, 0.5), epochs=8, batch=100)
@@ -28,7 +29,7 @@ def test_labels_count_as_not_observed_until_they_arrive() -> None:
         assert (cells.totals[..., 1].sum(axis=(1, 2)) == known.sum(axis=1)).all()
         assert cells.totals[..., 0].sum() == log.values[:, :decisions, 0][known].sum()
     assert (log.known <= 800).mean() < 0.8
-    found = read("sequence", late, log, late.equal)
+    found = read("sequence", log, look_at(log), late.equal)
     assert found.decisions[-1] == 800
     assert found.difference.shape == (3, len(found.decisions))
 
