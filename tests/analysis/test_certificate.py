@@ -11,12 +11,16 @@ import pytest
 from click.testing import CliRunner
 from scipy import stats
 
-from analysis import replays
+from analysis import queries, replays
 from analysis.certificate import Certificate
 from analysis.commands import report
 from analysis.errors import UnknownMetric
+from analysis.periods import Periods
 from analysis.report import load
-from analysis.statistics import replay
+from analysis.sequential import Setup
+from analysis.source import open_source
+from analysis.statistics import effects, replay
+from analysis.statistics.adaptive import linearised
 from analysis.statistics.cells import cells_of
 from analysis.statistics.replay import Bandit, Clock, Known
 from analysis.statistics.thompson import probabilities
@@ -212,6 +216,24 @@ def test_report_that_found_a_difference_is_rarely_wrong_without_one(tmp_path: Pa
     assert found.looks == len(loaded.looks(loaded.experiment.primary)[1].ends_ms)
     first, second, third = (loaded.certificate(runs=5, seed=seed).arms[1].difference_width for seed in (1, 1, 2))
     assert first == second != third
+
+
+def test_decisions_with_their_own_arms_are_read_as_the_report_reads_them(tmp_path: Path) -> None:
+    url = flights(300).write_sqlite(tmp_path / "turnout.db")
+    loaded = load(NAME, url)
+    metric = loaded.experiment.primary
+    log = queries.log_of(open_source(url), loaded.experiment, loaded.now_ms)
+    periods = Periods(START_MS, int(loaded.last_decision.timestamp() * 1000))
+    setup = Setup(loaded.experiment, log, periods, units_return=False, confidence=0.95)
+    rows = replays.Mechanism(open_source(url), setup, metric).rows
+    looks = np.unique(rows.periods, return_inverse=True)[1]
+    arms, weights = np.arange(300)[np.newaxis] % 2, np.full((1, 300), 2.0)
+    cells = replay.decision_cells(looks, arms, weights, rows.values[np.newaxis], (int(looks.max()) + 1, 2))
+    found = effects.contrast(linearised(replay.scores_of(cells)), 1, 0, 300)
+    expected = loaded.looks(metric)[1].difference
+    np.testing.assert_allclose(found.value[0], expected.value, rtol=1e-9)
+    np.testing.assert_allclose(found.interval.low[0], expected.interval.low, rtol=1e-9)
+    assert np.isfinite(expected.value).sum() > 50
 
 
 def test_every_source_has_the_same_certificate(tmp_path: Path) -> None:
