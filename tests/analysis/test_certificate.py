@@ -31,7 +31,7 @@ from tests.analysis.ledgers import BRIER, CLICK, MINUTE_MS, START_MS, Ledger, ev
 from tests.analysis.test_allocations import interleaved
 
 NAME = "boosting-vs-logistic"
-RUNS = 50
+RUNS = 40
 
 
 def certificate(
@@ -240,7 +240,7 @@ def test_every_source_has_the_same_certificate(tmp_path: Path) -> None:
     ledger = everything()
     now_ms = START_MS + 3_000 * MINUTE_MS
     first, second = (
-        load(NAME, source, now_ms=now_ms).certificate("basket", runs=5)
+        load(NAME, source, now_ms=now_ms).certificate("basket", runs=3)
         for source in (ledger.write_sqlite(tmp_path / "turnout.db"), ledger.write_lake(tmp_path / "lake"))
     )
     assert [arm.arm for arm in first.arms] == ["control", "boosting", "forest"]
@@ -272,8 +272,8 @@ def test_large_experiments_are_replayed_with_a_part_of_their_units(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replays, "MOST_DECISIONS", 300)
-    found = certificate(flights(500), tmp_path, runs=10)
-    assert (found.part, found.decisions) == (2, 250)
+    found = certificate(flights(400), tmp_path, runs=10)
+    assert (found.part, found.decisions) == (2, 200)
     assert "and 1 in 2 of its units" in found.summary
 
 
@@ -299,7 +299,7 @@ def test_without_evidence_there_is_no_certificate(tmp_path: Path) -> None:
 
 
 def test_command_prints_the_certificate(tmp_path: Path) -> None:
-    url = flights(150).write_sqlite(tmp_path / "turnout.db")
+    url = flights(80).write_sqlite(tmp_path / "turnout.db")
     ran = CliRunner().invoke(report, [NAME, "--source", url, "--certify"])
     assert ran.exit_code == 0
     said = " ".join(ran.stdout.split())
