@@ -95,7 +95,8 @@ def running_spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
     from pyspark.sql import SparkSession
 
-    SparkSession.active().stop()
+    if session := SparkSession.getActiveSession():
+        session.stop()
 
 
 def _contents(report: Report) -> dict[str, Any]:
@@ -191,11 +192,10 @@ def test_spark_gives_the_same_report(addresses: dict[str, str], expected: Expect
 
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("running_spark")
-@pytest.mark.parametrize("name", [NAME, "empty"])
-def test_spark_gives_the_same_summary_whatever_the_metric(addresses: dict[str, str], name: str) -> None:
-    # A query takes Spark as long as a whole report takes others: one metric for each way to read one.
+def test_spark_gives_the_same_summary_whatever_the_metric(addresses: dict[str, str]) -> None:
+    # A query takes Spark as long as a whole report takes others: two metrics of those that `other` has not.
     ledger, lake = (
-        _of_metrics(load(name, addresses[engine], now_ms=NOW_MS), *(["click", "prompt-ratio"] if name == NAME else []))
+        _of_metrics(load(NAME, addresses[engine], now_ms=NOW_MS), "click", "prompt-ratio")
         for engine in ("sqlite", "spark")
     )
     _check(lake.summary(), ledger.summary(), "summary")
@@ -204,7 +204,7 @@ def test_spark_gives_the_same_summary_whatever_the_metric(addresses: dict[str, s
 
 
 def _of_metrics(report: Report, *names: str) -> Report:
-    metrics = tuple(report.experiment.metric(name) for name in names) or report.experiment.metrics
+    metrics = tuple(report.experiment.metric(name) for name in names)
     experiment = report.experiment._replace(metrics=metrics)
     return Report(report._source, experiment, alpha=report.alpha, now_ms=report.now_ms)
 
