@@ -36,6 +36,7 @@ _ARM_SHAPES = (
     "triangle-right",
 )
 _TITLE_LETTERS = 76
+_NO_BREAK = "\u00a0"
 _CLOCK = {
     "milliseconds": "%H:%M:%S.%L",
     "seconds": "%H:%M:%S",
@@ -57,7 +58,7 @@ Drawing = alt.LayerChart | alt.FacetChart | alt.HConcatChart | alt.VConcatChart
 def finished(chart: Drawing, report: "Report", finding: str, *about: str) -> Drawing:
     """Return the chart under the finding, with lines about it and the experiment's name and moment below."""
     heading = alt.TitleParams(
-        text=textwrap.wrap(finding, _TITLE_LETTERS),
+        text=_lines(finding),
         subtitle=[*about, _context(report)],
         anchor="start",
         frame="bounds",
@@ -131,6 +132,13 @@ def duration(period_ms: int) -> str:
     name, width_ms = next((name, width) for name, width in widths.items() if period_ms % width == 0)
     count = period_ms // width_ms
     return name if count == 1 else f"{count} {name}s"
+
+
+def _lines(finding: str) -> list[str]:
+    """Wrap a title, a number and its percent sign on the same line."""
+    return [
+        line.replace(_NO_BREAK, " ") for line in textwrap.wrap(finding.replace(" %", f"{_NO_BREAK}%"), _TITLE_LETTERS)
+    ]
 
 
 def _context(report: "Report") -> str:
