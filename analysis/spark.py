@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache, partial
@@ -102,8 +103,16 @@ def _start() -> "SparkSession":
     from pyspark.sql import SparkSession
 
     session = SparkSession(SparkContext(gateway=_gateway()))
-    atexit.register(session.stop)
+    atexit.register(_stop, session)
     return session
+
+
+def _stop(session: "SparkSession") -> None:
+    from py4j.protocol import Py4JError
+
+    # What is left to say of a Java that was killed was said to those who read from it.
+    with warnings.catch_warnings(action="ignore"), suppress(Py4JError):
+        session.stop()
 
 
 @cache
