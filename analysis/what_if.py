@@ -248,7 +248,7 @@ def _judged(found: WhatIf, metric: AnyMetric) -> WhatIf:
         return found._replace(reason=f"no overlap: no decision has an outcome of {metric.name} yet")
     if found.estimates is None:
         return found._replace(reason=f"no overlap: {'; '.join(found.overlap.reasons)}")
-    level = f"{100 * found.confidence:.4g} % CI"
+    level = f"{100 * found.confidence:.4g} % CI for one look"
     dr, gain = found.estimates.dr, found.estimates.gain
     change, low, high = (said(value, gain, "+") for value in (gain.value, gain.low, gain.high))
     if not (gain.low > 0 or gain.high < 0):

@@ -222,10 +222,10 @@ def _print_next(settings: Settings, experiment: str, *, once: bool) -> None:
         )
         return
     console.print(
-        f"\nRouter   {settings.router_url}/schema"
-        f"\nDagster  http://127.0.0.1:{DAGSTER_PORT}/asset-groups"
-        "\nNotebook .venv/bin/jupyter lab analysis/notebooks/01-first-experiment.ipynb"
-        f"\nResult   .venv/bin/turnout report {experiment} --html var/result.html"
+        f"\nRouter    {settings.router_url}/schema"
+        f"\nDagster   http://127.0.0.1:{DAGSTER_PORT}/asset-groups"
+        "\nNotebooks .venv/bin/jupyter lab analysis/notebooks/01-first-experiment.ipynb"
+        f"\nResult    .venv/bin/turnout report {experiment} --html var/result.html"
         "\nCtrl-C ends it; everything is kept in var/."
     )
 

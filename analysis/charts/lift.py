@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _LIFT = ("lift_percent", "lift_low_percent", "lift_high_percent")
 _DIFFERENCE = ("difference", "difference_low", "difference_high")
+_MOST_POINTS = 60
 _MOST_OF_RANGE = 4.0
 """Looks with intervals so many times as wide as the middle one's would flatten all others."""
 
@@ -35,6 +36,5 @@ def lift(report: "Report", metric: str | None, arm: str | None) -> Drawing:
     about = (
         f"{treatment.name} against {report.experiment.control.name}; the {percent(report.confidence)} band holds at "
     )
-    return finished(
-        evidence(base, y, low, high, 0.0), report, finding(report, chosen, treatment.name), f"{about}all looks together"
-    )
+    chart = evidence(base, y, low, high, 0.0, points=45 if len(shown) <= _MOST_POINTS else 0)
+    return finished(chart, report, finding(report, chosen, treatment.name), f"{about}all looks together")

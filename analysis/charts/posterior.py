@@ -23,7 +23,7 @@ def densities(report: "Report", metric: str | None) -> Drawing:
     base = alt.Chart(found.densities).encode(x=alt.X("value:Q", scale=along, axis=_BARE, title=None), y=density)
     upper = alt.layer(base.mark_area(opacity=0.18), base.mark_line(strokeWidth=2)).encode(color=arm_color(names))
     said = found.frame().assign(
-        row=range(len(found.arms)), chance=[f"best with {arm.best_percent:.3g} %" for arm in found.arms]
+        row=range(len(found.arms)), chance=[f"best with {_chance(arm.best_percent)}" for arm in found.arms]
     )
     summary = alt.Chart(said).encode(
         # One row per arm, control on top.
@@ -41,3 +41,7 @@ def densities(report: "Report", metric: str | None) -> Drawing:
     )
     about = "Below: mean and 95 % credible interval, and the probability that no other arm is better"
     return finished(chart, report, found.reason, about)
+
+
+def _chance(percent: float) -> str:
+    return "less than 0.1 %" if percent < 0.1 else f"{percent:.1f} %"

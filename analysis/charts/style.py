@@ -76,16 +76,25 @@ def finished(chart: Drawing, report: "Report", finding: str, *about: str) -> Dra
 
 
 def evidence(
-    base: alt.Chart, y: alt.Y, low: str, high: str, reference: float | None = None, *, shape: alt.Shape | None = None
+    base: alt.Chart,
+    y: alt.Y,
+    low: str,
+    high: str,
+    reference: float | None = None,
+    *,
+    shape: alt.Shape | None = None,
+    points: float = 45,
 ) -> Drawing:
     """Return a line in its band, over a dashed line at the reference, where nothing would differ.
 
-    `base` has x, colour and tooltips; `y` is the middle's channel; `low` and `high` are fields.
+    `base` has x, colour and tooltips; `y` is the middle's channel; `low` and `high` are fields; `points` is their size.
     """
     rule = [] if reference is None else [reference_rule(reference)]
     band = base.mark_area(opacity=0.18).encode(y=f"{low}:Q", y2=f"{high}:Q")
     line = base.mark_line(strokeWidth=2).encode(y=y)
-    point = base.mark_point(filled=True, size=45, opacity=1).encode(y=y, **({} if shape is None else {"shape": shape}))
+    point = base.mark_point(filled=True, size=points, opacity=1).encode(
+        y=y, **({} if shape is None else {"shape": shape})
+    )
     return alt.layer(*rule, band, line, point).properties(width=WIDTH, height=HEIGHT)
 
 

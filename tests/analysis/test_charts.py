@@ -41,7 +41,7 @@ def test_posteriors(tmp_path: Path, observed: bool) -> None:
     specification = drawn(report.plot.posteriors())
     assert title(specification) == report.posteriors().reason
     chances = [row["chance"] for row in rows_of(specification) if "chance" in row]
-    expected = [f"best with {arm.best_percent:.3g} %" for arm in report.posteriors().arms]
+    expected = [f"best with {arm.best_percent:.1f} %" for arm in report.posteriors().arms]
     assert chances == expected
     assert len(chances) == 2 * observed
 
