@@ -27,7 +27,7 @@ from tests.system.processes import Router, router
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 CLIENTS = 100
-REQUESTS = int(os.environ.get("EXACTLY_ONCE_REQUESTS", "1500"))
+REQUESTS = int(os.environ.get("EXACTLY_ONCE_REQUESTS", "1000"))
 
 
 def inputs(number: int) -> dict[str, Any]:
