@@ -156,14 +156,14 @@ def test_report_adds_up_to_the_statistics(tmp_path: Path, backend: str, seed: in
         for key, expected in statistics.items():
             assert found[key] == pytest.approx(expected, rel=1e-9, abs=1e-9), key
         # The sums alone: confidence sequences of ten metrics would take most of the time.
-        for row in report.fixed_horizon().itertuples():
-            arm = ("control", "boosting").index(row.arm)
-            if (arm, row.metric) in statistics:
-                count, total, _ = statistics[arm, row.metric]
-                assert row.observations == count > 20
+        for row in report.fixed_horizon().to_dict("records"):
+            arm = ("control", "boosting").index(row["arm"])
+            if (arm, row["metric"]) in statistics:
+                count, total, _ = statistics[arm, row["metric"]]
+                assert row["observations"] == count > 20
             else:
-                total, count = (statistics[arm, f"{row.metric}/{part}"][0] for part in ("numerator", "denominator"))
-            assert row.mean == pytest.approx(total / count, rel=1e-9), row
+                total, count = (statistics[arm, f"{row['metric']}/{part}"][0] for part in ("numerator", "denominator"))
+            assert row["mean"] == pytest.approx(total / count, rel=1e-9), row
 
 
 @pytest.mark.parametrize("late", ["count", "ignore", None])
