@@ -96,6 +96,7 @@ class Report:
         self._source = source
         self._log = queries.log_of(source, experiment, now_ms)
         self._pairs: dict[str, tuple[Pair, ...]] = {}
+        self._shadows: dict[str | None, tuple[Shadow, ...]] = {}
         self._looks: dict[str, dict[int, Looks]] = {}
         self._read_samples: dict[str, dict[int, Sample]] = {}
 
@@ -233,9 +234,12 @@ class Report:
         chosen = self.shadow_score if metric is None else self.experiment.metric(metric)
         if not isinstance(chosen, ScoreMetric | None):
             raise UnknownMetric(f"shadows are compared by a score; {chosen.name!r} is none")
-        planned = self.experiment.planned_decisions
-        found = compare_shadows(self._source, self._log, chosen, planned=planned, alpha=self.alpha)
-        return pd.DataFrame(found, columns=pd.Index(Shadow._fields))
+        name = chosen.name if chosen else None
+        if name not in self._shadows:
+            planned = self.experiment.planned_decisions
+            found = compare_shadows(self._source, self._log, chosen, planned=planned, alpha=self.alpha)
+            self._shadows[name] = tuple(found)
+        return pd.DataFrame(self._shadows[name], columns=pd.Index(Shadow._fields))
 
     @property
     def shadow_score(self) -> ScoreMetric | None:
