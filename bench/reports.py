@@ -100,7 +100,8 @@ def _cpu_s(process: Path) -> float:
 
 def _peak_mb(process: Path) -> float:
     status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
-    return int(status["VmHWM"].split()[0]) / 1024
+    # One that has ended, and that nobody asked about yet, has no memory any more.
+    return int(status.get("VmHWM", "0 kB").split()[0]) / 1024
 
 
 def _measure_here(engine: str, lake: Path) -> None:
