@@ -1,8 +1,7 @@
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from router.ledger.database import open_database
 from router.ledger.folding import Folder
 from router.ledger.records import Observation
 from tests.analysis.ledgers import BRIER, CLICK, DAY_MS, MINUTE_MS, RATIO, REVENUE, START_MS, Ledger
-from tests.databases import database
+from tests.analysis.sources import in_sqlite, opened
 
 Floats = NDArray[np.float64]
 
@@ -127,19 +126,6 @@ def _compared(source: Source, metric: str = "revenue", **changes: Any) -> Adjust
     return row
 
 
-def _sqlite(ledger: Ledger, folder: Path) -> Source:
-    return open_source(ledger.write_sqlite(folder / "ledger.db"))
-
-
-@contextmanager
-def _opened(engine: str, ledger: Ledger, folder: Path) -> Iterator[Source]:
-    if engine == "duckdb":
-        yield open_source(ledger.write_lake(folder / "lake"))
-        return
-    with database(engine, folder) as url:
-        yield open_source(ledger.write(url))
-
-
 @pytest.mark.parametrize(
     ("engine", "metrics"),
     [
@@ -150,7 +136,7 @@ def _opened(engine: str, ledger: Ledger, folder: Path) -> Iterator[Source]:
 )
 def test_every_metric_is_cuped_on_the_sums_of_units(tmp_path: Path, engine: str, metrics: tuple[str, ...]) -> None:
     ledger = _ledger()
-    with _opened(engine, ledger, tmp_path) as source:
+    with opened(engine, ledger, tmp_path) as source:
         for metric in metrics:
             found = _compared(source, metric)
             expected = _directly(ledger, metric)
@@ -171,7 +157,7 @@ def test_one_value_before_and_one_in_the_experiment_is_cuped_as_published(tmp_pa
         ledger.observe(ledger.decide(number, unit % 2, f"u{unit}", START_MS + unit), "revenue", y[unit])
     adjusted = y - np.cov(y, x)[0, 1] / x.var(ddof=1) * (x - x.mean())
     welch = stats.ttest_ind(adjusted[1::2], adjusted[::2], equal_var=False)
-    source = _sqlite(ledger, tmp_path)
+    source = in_sqlite(ledger, tmp_path)
     found = _compared(source)
     assert found.difference == pytest.approx(adjusted[1::2].mean() - adjusted[::2].mean(), rel=1e-9)
     assert found.p_value == pytest.approx(welch.pvalue, rel=1e-8)
@@ -241,7 +227,7 @@ def _with_history(at_ms: int = START_MS - DAY_MS, units: int = 100, **changes: A
 
 
 def test_past_is_what_was_known_before_the_first_decision(tmp_path: Path) -> None:
-    assert _compared(_sqlite(_with_history(), tmp_path)).units_with_past_percent == 100
+    assert _compared(in_sqlite(_with_history(), tmp_path)).units_with_past_percent == 100
 
 
 @pytest.mark.parametrize(
@@ -256,7 +242,7 @@ def test_past_is_what_was_known_before_the_first_decision(tmp_path: Path) -> Non
     ids=["too long ago", "decided too long ago", "after the first decision", "told after it", "not counted"],
 )
 def test_what_is_no_past_is_left_out(tmp_path: Path, ledger: Ledger) -> None:
-    found = _compared(_sqlite(ledger, tmp_path))
+    found = _compared(in_sqlite(ledger, tmp_path))
     assert (found.units, found.units_with_past_percent, found.verdict) == (100, 0, "insufficient")
     assert found.reason == (
         "not enough evidence: 0 units of control and boosting have revenue from the 14 days before the experiment, and "
@@ -271,7 +257,7 @@ def test_decisions_of_other_endpoints_and_forced_ones_are_no_past(tmp_path: Path
     ledger = _with_history()
     for row in ledger.decisions:
         row.update(changes if row["decided_ms"] < START_MS else {})
-    assert _compared(_sqlite(ledger, tmp_path)).units_with_past_percent == 0
+    assert _compared(in_sqlite(ledger, tmp_path)).units_with_past_percent == 0
 
 
 def test_decisions_of_other_experiments_are_past(tmp_path: Path) -> None:
@@ -279,7 +265,7 @@ def test_decisions_of_other_experiments_are_past(tmp_path: Path) -> None:
     other = ledger.add_experiment([REVENUE], name="other")
     for row in ledger.decisions:
         row.update({"experiment_id": other, "arm": 1, "epoch": 1} if row["decided_ms"] < START_MS else {})
-    assert _compared(_sqlite(ledger, tmp_path)).units_with_past_percent == 100
+    assert _compared(in_sqlite(ledger, tmp_path)).units_with_past_percent == 100
 
 
 def test_past_is_found_as_the_router_records_it(tmp_path: Path) -> None:
@@ -297,7 +283,7 @@ def test_past_is_found_as_the_router_records_it(tmp_path: Path) -> None:
     engine.dispose()
     (tmp_path / "as written").mkdir()
     ledger.outcomes = said
-    recorded, written = open_source(url), _sqlite(ledger, tmp_path / "as written")
+    recorded, written = open_source(url), in_sqlite(ledger, tmp_path / "as written")
     for metric in ("revenue", "brier"):
         found = _compared(recorded, metric)
         assert found.units_with_past_percent > 60
@@ -305,7 +291,7 @@ def test_past_is_found_as_the_router_records_it(tmp_path: Path) -> None:
 
 
 def test_past_begins_when_the_caller_says(tmp_path: Path) -> None:
-    source = _sqlite(_with_history(START_MS - 15 * DAY_MS), tmp_path)
+    source = in_sqlite(_with_history(START_MS - 15 * DAY_MS), tmp_path)
     assert _compared(source, days=16).units_with_past_percent == 100
     assert _compared(source, days=16).variance_reduction_percent > 50
     with pytest.raises(InvalidPeriod, match="days is 0; the past needs a positive number of days, such as 14"):
@@ -316,11 +302,11 @@ def test_mean_near_zero_is_adjusted_without_a_lift(tmp_path: Path) -> None:
     ledger = _with_history()
     shifted = {row["decision_id"] for row in ledger.outcomes}
     mean = np.mean([row["value"] for row in ledger.outcomes])
-    plain = _compared(_sqlite(ledger, tmp_path))
+    plain = _compared(in_sqlite(ledger, tmp_path))
     for row in ledger.outcomes:
         row["value"] -= mean if row["decision_id"] in shifted else 0.0
     (tmp_path / "near").mkdir()
-    found = _compared(_sqlite(ledger, tmp_path / "near"))
+    found = _compared(in_sqlite(ledger, tmp_path / "near"))
     assert math.isfinite(plain.lift_percent)
     assert math.isnan(found.lift_percent)
     expected = (plain.difference, plain.difference_low, plain.p_value)
@@ -331,7 +317,7 @@ def test_past_that_explains_everything_leaves_no_error(tmp_path: Path) -> None:
     ledger = _with_history()
     for before, after in zip(ledger.outcomes[::2], ledger.outcomes[1::2], strict=True):
         after["value"] = 2 * before["value"]
-    found = _compared(_sqlite(ledger, tmp_path))
+    found = _compared(in_sqlite(ledger, tmp_path))
     assert found.verdict == "insufficient"
     assert "explains revenue entirely" in found.reason
 
@@ -343,7 +329,7 @@ def test_report_has_its_own_level_and_metric(tmp_path: Path) -> None:
 
 
 def test_broken_split_is_refused(tmp_path: Path) -> None:
-    found = _compared(_sqlite(_with_history(), tmp_path), split=SplitCheck(1e-6, 10.0, 1e-6))
+    found = _compared(in_sqlite(_with_history(), tmp_path), split=SplitCheck(1e-6, 10.0, 1e-6))
     assert found.verdict == "insufficient"
     assert "the split is broken" in found.reason
 
@@ -361,10 +347,12 @@ def test_units_that_change_their_arm_are_refused(tmp_path: Path, changes: dict[s
     ledger = Ledger()
     ledger.add_experiment([REVENUE], **changes)
     with pytest.raises(UnknownMetric, match="units that keep their arm, and shares that never changed"):
-        _compared(_sqlite(ledger, tmp_path))
+        _compared(in_sqlite(ledger, tmp_path))
 
 
 def test_experiment_without_decisions_has_no_observations(tmp_path: Path) -> None:
     ledger = Ledger()
     ledger.add_experiment([REVENUE])
-    assert _compared(_sqlite(ledger, tmp_path)).reason == "not enough evidence: control has no observations of revenue"
+    assert (
+        _compared(in_sqlite(ledger, tmp_path)).reason == "not enough evidence: control has no observations of revenue"
+    )

@@ -1,7 +1,6 @@
 import json
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from analysis.segments import MISSING, OTHER, Segments, compare_segments
 from analysis.source import Source, open_source
 from analysis.split_check import SplitCheck
 from tests.analysis.ledgers import DAY_MS, REVENUE, START_MS, Ledger
-from tests.databases import database
+from tests.analysis.sources import in_sqlite, opened
 
 NAME = "boosting-vs-logistic"
 ALPHA = 0.05
@@ -49,19 +48,6 @@ def _compared(source: Source, field: str = "origin", **changes: Any) -> Segments
     return compare_segments(source, log, experiment, experiment.primary, field, **{"alpha": ALPHA, **changes})
 
 
-def _sqlite(ledger: Ledger, folder: Path) -> Source:
-    return open_source(ledger.write_sqlite(folder / "ledger.db"))
-
-
-@contextmanager
-def _opened(engine: str, ledger: Ledger, folder: Path) -> Iterator[Source]:
-    if engine == "duckdb":
-        yield open_source(ledger.write_lake(folder / "lake"))
-        return
-    with database(engine, folder) as url:
-        yield open_source(ledger.write(url))
-
-
 @pytest.mark.parametrize("engine", ["sqlite", "duckdb", "postgresql"])
 def test_every_segment_is_welch_s_test_of_its_units(tmp_path: Path, engine: str) -> None:
     ledger = _ledger(AIRPORTS, EFFECTS.__getitem__)
@@ -72,7 +58,7 @@ def test_every_segment_is_welch_s_test_of_its_units(tmp_path: Path, engine: str)
         control, treatment = ([value for *place, value in units if place == [airport, arm]] for arm in (0, 1))
         tests[airport] = stats.ttest_ind(treatment, control, equal_var=False)
         wholes.append(np.mean(treatment) - np.mean(control))
-    with _opened(engine, ledger, tmp_path) as source:
+    with opened(engine, ledger, tmp_path) as source:
         found = _compared(source)
     compared = [row for row in found.rows if row.segment != "HPN"]
     assert [row.segment for row in found.rows] == list(SIZES)
@@ -99,7 +85,7 @@ def test_every_segment_is_welch_s_test_of_its_units(tmp_path: Path, engine: str)
 def test_verdicts_and_intervals_agree_with_the_adjusted_p_values(tmp_path: Path, seed: int) -> None:
     airports = [f"A{unit // 3 % 8}" for unit in range(960)]
     effects = dict(zip(sorted(set(airports)), np.random.default_rng(seed).choice([0.0, 0.7, 1.0], 8), strict=True))
-    found = _compared(_sqlite(_ledger(airports, effects.__getitem__, arms=3, seed=seed), tmp_path))
+    found = _compared(in_sqlite(_ledger(airports, effects.__getitem__, arms=3, seed=seed), tmp_path))
     assert len(found.rows) == 16
     assert {row.arm for row in found.rows} == {"boosting", "forest"}
     for row in found.rows:
@@ -109,7 +95,7 @@ def test_verdicts_and_intervals_agree_with_the_adjusted_p_values(tmp_path: Path,
 
 
 def test_without_any_effect_the_sentence_says_so(tmp_path: Path) -> None:
-    found = _compared(_sqlite(_ledger([f"A{unit // 2 % 6}" for unit in range(600)], lambda _: 0.0), tmp_path))
+    found = _compared(in_sqlite(_ledger([f"A{unit // 2 % 6}" for unit in range(600)], lambda _: 0.0), tmp_path))
     assert {row.verdict for row in found.rows} == {"insufficient"}
     assert "may be the same whatever origin is" in found.judgement
     assert found.judgement.endswith("read it over all units: no segment says by itself what boosting does")
@@ -118,7 +104,7 @@ def test_without_any_effect_the_sentence_says_so(tmp_path: Path) -> None:
 def test_rare_values_are_one_segment_and_units_without_any_another(tmp_path: Path) -> None:
     common = [f"A{place}" for place in range(20) for _ in range(8)]
     rare = [f"B{place}" for place in range(40) for _ in range(2)]
-    found = _compared(_sqlite(_ledger([*common, *rare, *[""] * 70], lambda _: 0.0), tmp_path))
+    found = _compared(in_sqlite(_ledger([*common, *rare, *[""] * 70], lambda _: 0.0), tmp_path))
     assert [row.segment for row in found.rows] == [*(f"A{place}" for place in range(20)), OTHER, MISSING]
     assert [(row.control_units, row.units) for row in found.rows[-3:]] == [(4, 4), (40, 40), (35, 35)]
     assert [math.isnan(row.p_value) for row in found.rows[-3:]] == [True, False, False]
@@ -129,7 +115,7 @@ def test_segment_of_a_unit_is_that_of_its_first_decision(tmp_path: Path) -> None
     for unit in range(80):
         key = ledger.decide(1, unit % 2, f"u{unit}", START_MS + 1000 + unit, context={"origin": "LGA"})
         ledger.observe(key, "revenue", 1.0)
-    found = _compared(_sqlite(ledger, tmp_path))
+    found = _compared(in_sqlite(ledger, tmp_path))
     assert [(row.segment, row.control_units + row.units) for row in found.rows] == [("JFK", 40), ("EWR", 40)]
 
 
@@ -155,7 +141,7 @@ def test_every_engine_finds_every_value_of_a_context(tmp_path: Path, engine: str
     ledger.decide(number, 0, "a", START_MS, context=CONTEXT)
     ledger.decide(number, 0, "b", START_MS + 1, context=dict(reversed(CONTEXT.items())))
     ledger.decide(number, 0, "c", START_MS + 2)
-    with _opened(engine, ledger, tmp_path) as source:
+    with opened(engine, ledger, tmp_path) as source:
         rows = source.tables["decisions"]
         for field, value in {**CONTEXT, "none": None}.items():
             found = source.rows(rows.select("id", value=value_of(rows["context"], field)).order_by("id"))
@@ -164,7 +150,7 @@ def test_every_engine_finds_every_value_of_a_context(tmp_path: Path, engine: str
 
 
 def test_field_that_no_unit_has_is_refused_with_those_that_are_there(tmp_path: Path) -> None:
-    source = _sqlite(_ledger(["JFK", "EWR", ""], lambda _: 0.0), tmp_path)
+    source = in_sqlite(_ledger(["JFK", "EWR", ""], lambda _: 0.0), tmp_path)
     with pytest.raises(UnknownField, match="began with 'orign' in its context; the latest have: origin, tier"):
         _compared(source, "orign")
 
@@ -179,7 +165,7 @@ def test_field_that_no_unit_has_is_refused_with_those_that_are_there(tmp_path: P
 )
 def test_traffic_that_followed_outcomes_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     with pytest.raises(UnknownMetric, match="no fixed-horizon test within segments"):
-        _compared(_sqlite(_ledger(["JFK", "EWR"], lambda _: 0.0, **changes), tmp_path))
+        _compared(in_sqlite(_ledger(["JFK", "EWR"], lambda _: 0.0, **changes), tmp_path))
 
 
 def test_report_has_its_own_level_and_metric(tmp_path: Path) -> None:
@@ -191,13 +177,13 @@ def test_report_has_its_own_level_and_metric(tmp_path: Path) -> None:
 
 
 def test_broken_split_is_refused_in_every_segment(tmp_path: Path) -> None:
-    found = _compared(_sqlite(_ledger(AIRPORTS, EFFECTS.__getitem__), tmp_path), split=SplitCheck(1e-6, 10.0, 1e-6))
+    found = _compared(in_sqlite(_ledger(AIRPORTS, EFFECTS.__getitem__), tmp_path), split=SplitCheck(1e-6, 10.0, 1e-6))
     assert {row.verdict for row in found.rows} == {"insufficient"}
     assert all("the split is broken" in text for text in (found.judgement, *(row.reason for row in found.rows)))
 
 
 def test_single_segment_says_nothing_of_differences(tmp_path: Path) -> None:
-    found = _compared(_sqlite(_ledger(["JFK"] * 80, lambda _: 0.0), tmp_path))
+    found = _compared(in_sqlite(_ledger(["JFK"] * 80, lambda _: 0.0), tmp_path))
     assert found.judgement == (
         "not enough evidence: boosting can be compared with control in 1 segment(s) of origin, and whether its effect "
         "differs takes 2"
