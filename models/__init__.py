@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from models.importing.files import import_model as import_model
     from models.publishing import publish as publish
     from models.reference import ModelReference as ModelReference
     from models.registry import Registry as Registry
@@ -20,12 +21,13 @@ HOMES = {
     "ModelReference": "models.reference",
     "Registry": "models.registry",
     "Signature": "models.signature",
+    "import_model": "models.importing.files",
     "load": "models.runtime",
     "publish": "models.publishing",
     "publish_remote": "models.remote_publishing",
 }
 
-__all__ = ["Feature", "ModelReference", "Registry", "Signature", "load", "publish", "publish_remote"]
+__all__ = ["Feature", "ModelReference", "Registry", "Signature", "import_model", "load", "publish", "publish_remote"]
 
 
 def __getattr__(name: str) -> Any:

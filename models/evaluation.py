@@ -1,5 +1,6 @@
 """How good probabilities are: proper scores with bootstrap intervals, and reliability."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,14 +34,48 @@ def evaluate(
     by one they would make the intervals too narrow. Raises InvalidSample.
     """
     rows = _Rows(labels, probabilities)
-    group = np.arange(len(probabilities)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    drawn = [rows.scores(draw) for draw in _draws(len(probabilities), groups, resamples, seed)]
+    return _metrics(rows.scores(np.ones(len(probabilities))), drawn, confidence)
+
+
+def differences(
+    labels: NDArray[Any],
+    probabilities: Floats,
+    baseline: Floats,
+    *,
+    groups: NDArray[Any] | None = None,
+    resamples: int = 500,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Metric]:
+    """Each score of the probabilities less that of the baseline's for the same rows, with intervals as `evaluate` has.
+
+    Both are scored on the same resamples: what makes rows hard for both says nothing about their difference, so that
+    its interval is narrower than either score's. Raises InvalidSample.
+    """
+    ours, theirs = _Rows(labels, probabilities), _Rows(labels, baseline)
+
+    def difference(weights: Floats) -> dict[str, float]:
+        reference = theirs.scores(weights)
+        return {name: value - reference[name] for name, value in ours.scores(weights).items()}
+
+    drawn = [difference(draw) for draw in _draws(len(probabilities), groups, resamples, seed)]
+    return _metrics(difference(np.ones(len(probabilities))), drawn, confidence)
+
+
+def _draws(rows: int, groups: NDArray[Any] | None, resamples: int, seed: int) -> Iterator[Floats]:
+    """Yield how often each row is in each resample; rows of one group are drawn together."""
+    group = np.arange(rows) if groups is None else np.unique(groups, return_inverse=True)[1]
     generator, size = np.random.default_rng(seed), int(group.max()) + 1
-    draws = (np.bincount(generator.integers(size, size=size), minlength=size)[group] for _ in range(resamples))
-    drawn = [rows.scores(draw.astype(np.float64)) for draw in draws]
+    for _ in range(resamples):
+        yield np.bincount(generator.integers(size, size=size), minlength=size)[group].astype(np.float64)
+
+
+def _metrics(values: Mapping[str, float], drawn: Sequence[Mapping[str, float]], confidence: float) -> dict[str, Metric]:
     tail = (1 - confidence) / 2
     return {
         name: Metric(value, *_interval([scores[name] for scores in drawn], tail), confidence)
-        for name, value in rows.scores(np.ones(len(probabilities))).items()
+        for name, value in values.items()
     }
 
 

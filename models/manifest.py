@@ -41,8 +41,8 @@ class Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     confidence: float | None = None
 
 
-class RemoteInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An input tensor of a model on another server: of shape [rows, n] as a column or table, else of shape [rows]."""
+class InputTensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An input tensor of a model made for other software: of shape [rows, n] as a column or table, else of [rows]."""
 
     name: str
     datatype: Datatype
@@ -57,7 +57,7 @@ class Remote(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     model_version: str | None = None
     """None leaves the choice to the server."""
     inputs: Literal["per_feature", "single_tensor"]
-    tensors: tuple[RemoteInput, ...]
+    tensors: tuple[InputTensor, ...]
     """One for each feature of the signature, in its order; or the one that holds all of them."""
     output: str | None
     """The output that holds the prediction; None when there is but one."""
@@ -65,6 +65,19 @@ class Remote(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Which column of the output; None when there is but one."""
     token_variable: str | None = None
     """The environment variable that holds the server's bearer token."""
+
+
+class Graph(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How an ONNX graph that was made elsewhere wants to be asked, and where its prediction stands."""
+
+    inputs: Literal["per_feature", "per_kind"]
+    tensors: tuple[InputTensor, ...]
+    """One for each feature of the signature, in its order; or one of its numbers, one of its categories, or both."""
+    output: str
+    output_column: int | None = None
+    """Which column of the output; None when there is but one."""
+    output_key: int | str | None = None
+    """Which class of the output, where that maps classes to probabilities."""
 
 
 class Draft(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -79,6 +92,8 @@ class Draft(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     parity: Parity | None = None
     sample: Sample
     remote: Remote | None = None
+    graph: Graph | None = None
+    """None for graphs of Turnout's own making."""
     datasets: dict[str, DatasetVersion] = {}
     code_version: str | None = None
     params: dict[str, Any] = {}

@@ -18,7 +18,7 @@ from models.onnx_graph import OnnxGraph
 from models.positional import order_of_use, positional
 from models.reference import ModelReference, checked_name
 from models.registry import Registry, registry_at
-from models.rows import Rows, few, probes, rows_of
+from models.rows import Rows, few, rows_of, with_probes
 from models.runtime import ONNX_FILE, SKOPS_FILE
 from models.signature import Batch, Output, Signature
 from models.trust import dump, restore
@@ -45,6 +45,7 @@ def publish(
     params: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Metric | float] | None = None,
     code_version: str | None = None,
+    notes: Sequence[str] = (),
 ) -> ModelReference:
     """Put a fitted binary classifier or regressor of scikit-learn into a registry as the next version of `name`.
 
@@ -57,7 +58,7 @@ def publish(
     """
     checked_name(name)
     inferred = output_of(estimator)
-    rows, notes = rows_of(estimator, sample, feature_names)
+    rows, left_out = rows_of(estimator, sample, feature_names)
     checked = rows if validation is None else rows_of(estimator, validation, feature_names)[0]
     columns = list(rows.frame.columns)
     if signature is None:
@@ -78,7 +79,7 @@ def publish(
         code_version=code_version,
         params=_plain(params or {}),
         metrics={key: _metric(value) for key, value in (metrics or {}).items()},
-        notes=notes + artefacts.notes,
+        notes=(*notes, *left_out, *artefacts.notes),
     )
     return registry_at(registry).publish(draft, artefacts.files)
 
@@ -106,7 +107,9 @@ def _artefacts(served: Any, signature: Signature, rows: Rows) -> _Artefacts:
     restored = restore(content, trusted_types)
     batch = encode_frame(rows.frame, signature)
     _check_positional(restored, batch, rows.expected)
-    batch, expected = _with_probes(restored, batch, rows.expected, signature)
+    batch, expected = with_probes(
+        lambda probe: predictions(restored, probe.joined()), batch, rows.expected, signature, "the estimator"
+    )
     files = {SKOPS_FILE: content}
     try:
         if installed_version("skl2onnx") is None:
@@ -126,21 +129,6 @@ def _check_positional(served: Any, batch: Batch, expected: NDArray[np.float64]) 
     if not np.allclose(found, expected, rtol=POSITIONAL_TOLERANCE, atol=POSITIONAL_TOLERANCE):
         difference = np.abs(found - expected).max()
         raise UnsupportedModel(f"the estimator strays by {difference:.1e} when given plain arrays: {BY_POSITION}")
-
-
-def _with_probes(
-    served: Any, batch: Batch, expected: NDArray[np.float64], signature: Signature
-) -> tuple[Batch, NDArray[np.float64]]:
-    """The batch and its predictions, with what requests may bring besides at the end."""
-    batches, answers = [batch], [expected]
-    for what, probe in probes(batch, signature):
-        try:
-            answers.append(predictions(served, probe.joined()))
-        except ValueError as error:
-            raise UnsupportedModel(f"the estimator refuses {what} ({error})") from error
-        batches.append(probe)
-    numbers, categories = (np.concatenate(column) for column in zip(*batches, strict=True))
-    return Batch(numbers, categories), np.concatenate(answers)
 
 
 def _sample(artefacts: _Artefacts, batch: Batch, signature: Signature) -> Sample:

@@ -5,19 +5,19 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from threading import Thread
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import InvalidTensor, RemoteRefused, RemoteUnavailable
-from models.manifest import Manifest, Remote, RemoteInput
+from models.errors import RemoteRefused, RemoteUnavailable
+from models.manifest import Manifest, Remote
 from models.open_inference.bodies import Body, write_request
 from models.open_inference.client import InferenceClient
-from models.open_inference.datatypes import FORMS
 from models.open_inference.messages import BINARY_EXTENSION
 from models.open_inference.tensors import Tensor
 from models.signature import Batch, Signature
+from models.tensors import InputTensors
 
 LOADING_S = 10.0
 """How long a server may take for all that a load asks of it: whether it is ready, and the predictions of the sample."""
@@ -97,7 +97,7 @@ class RemoteCalls:
         self.client = InferenceClient(remote.url, remote.model_name, remote.model_version, token_of(remote))
         self._remote = remote
         self._outputs = () if remote.output is None else (remote.output,)
-        self._columns = _columns(signature)
+        self._inputs = InputTensors(remote.tensors, signature, per_feature=remote.inputs == "per_feature")
         self.client.check_ready()
         self._binary = _offers_binary(self.client)
 
@@ -111,15 +111,7 @@ class RemoteCalls:
 
     def request(self, batch: Batch) -> Body:
         """Return the request for a batch."""
-        if self._remote.inputs == "single_tensor":
-            (only,) = self._remote.tensors
-            tensors = [_tensor(only, batch.numbers)]
-        else:
-            tensors = [
-                _tensor(each, getattr(batch, part)[:, index : index + 1])
-                for each, (part, index) in zip(self._remote.tensors, self._columns, strict=True)
-            ]
-        return write_request(tensors, self._outputs, binary=self._binary)
+        return write_request(self._inputs.of(batch), self._outputs, binary=self._binary)
 
     def _predictions(self, outputs: Sequence[Tensor], rows: int) -> NDArray[np.float64]:
         array = self._output(outputs).array
@@ -159,30 +151,6 @@ def remote_model(manifest: Manifest) -> RemoteModel:
     remote, signature = manifest.remote, manifest.signature
     loading = _Loading(manifest, remote.url)
     return RemoteModel(manifest, loading.within(lambda: RemoteCalls(remote, signature)), loading)
-
-
-def _columns(signature: Signature) -> list[tuple[str, int]]:
-    """Return for each feature which part of a batch, and which of its columns, it stands in."""
-    parts = {"category": "categories"}
-    seen = {"numbers": 0, "categories": 0}
-    columns = []
-    for feature in signature.features:
-        part = parts.get(feature.kind, "numbers")
-        columns.append((part, seen[part]))
-        seen[part] += 1
-    return columns
-
-
-def _tensor(declared: RemoteInput, array: NDArray[Any]) -> Tensor:
-    """Return a part of a batch, shape [n, k], as the server wants it."""
-    dtype = FORMS[declared.datatype].dtype
-    with np.errstate(invalid="ignore", over="ignore"):
-        typed = array.astype(dtype, copy=False)
-    if dtype.kind in "iu" and not np.array_equal(typed, array):
-        raise InvalidTensor(
-            f"feature {declared.name!r} has a value that its server, which takes {declared.datatype}, cannot take"
-        )
-    return Tensor(declared.name, declared.datatype, typed if declared.as_column else typed[:, 0])
 
 
 def token_of(remote: Remote) -> str | None:

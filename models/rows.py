@@ -1,12 +1,12 @@
 """Input rows as a fitted estimator takes them, beside what it predicts for them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import InvalidSample
+from models.errors import InvalidSample, UnsupportedModel
 from models.estimator import predictions
 from models.signature import Batch, Signature
 
@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FEW = 8
+MOST_NAMED = 20
 UNSEEN = "turnout: never seen"
+CATEGORIES = "categories that it was not fitted on: give its encoder handle_unknown='ignore' or 'use_encoded_value'"
+NULLS = "rows in which every nullable feature is null: let it impute them, or declare them not nullable"
+EVERY_ROW_LACKS = "every row lacks a feature that may not be null"
 
 
 class Rows(NamedTuple):
@@ -28,7 +32,7 @@ class Rows(NamedTuple):
         required = [feature.name for feature in signature.features if not feature.nullable]
         keep = self.frame[required].notna().all(axis=1).to_numpy()
         if not keep.any():
-            raise InvalidSample("every row lacks a feature that may not be null")
+            raise InvalidSample(EVERY_ROW_LACKS)
         return Rows(self.frame[keep], self.expected[keep])
 
 
@@ -44,7 +48,11 @@ def rows_of(
     except (ValueError, TypeError, KeyError) as error:
         complete = frame.dropna()
         if len(complete) in (0, len(frame)):
-            raise InvalidSample(f"{type(estimator).__name__} does not predict these rows: {error}") from error
+            types = ", ".join(f"{name} {dtype}" for name, dtype in frame.dtypes[:MOST_NAMED].items())
+            raise InvalidSample(
+                f"{type(estimator).__name__} does not predict these rows: {error}; it was given {types}: give columns "
+                "of the types that it was fitted on"
+            ) from error
     note = f"the estimator refuses missing values: {len(frame) - len(complete)} rows of {len(frame)} were left out"
     return rows_of(estimator, complete, None)[0], (note,)
 
@@ -54,17 +62,33 @@ def few(batch: Batch) -> Batch:
     return batch.take(np.unique(np.linspace(0, len(batch.numbers) - 1, FEW).astype(np.intp)))
 
 
-def probes(batch: Batch, signature: Signature) -> Iterator[tuple[str, Batch]]:
+def with_probes(
+    predict: Callable[[Batch], NDArray[np.float64]],
+    batch: Batch,
+    expected: NDArray[np.float64],
+    signature: Signature,
+    who: str,
+) -> tuple[Batch, NDArray[np.float64]]:
+    """The batch and its predictions, with what requests may bring besides at the end; raises UnsupportedModel."""
+    batches, answers = [batch], [expected]
+    for what, probe in _probes(batch, signature):
+        try:
+            answers.append(predict(probe))
+        except ValueError as error:
+            raise UnsupportedModel(f"{who} refuses {what} ({error})") from error
+        batches.append(probe)
+    numbers, categories = (np.concatenate(column) for column in zip(*batches, strict=True))
+    return Batch(numbers, categories), np.concatenate(answers)
+
+
+def _probes(batch: Batch, signature: Signature) -> Iterator[tuple[str, Batch]]:
     """Rows that any request may carry and no sample need have, each kind with its name and what to do about it."""
     some = few(batch)
-    yield (
-        "categories that it was not fitted on: give its encoder handle_unknown='ignore' or 'use_encoded_value'",
-        some._replace(categories=np.full_like(some.categories, UNSEEN)),
-    )
+    yield CATEGORIES, some._replace(categories=np.full_like(some.categories, UNSEEN))
     null_numbers = np.array([feature.nullable for feature in signature.numbers], dtype=np.bool_)
     null_categories = np.array([feature.nullable for feature in signature.categories], dtype=np.bool_)
     yield (
-        "rows in which every nullable feature is null: let it impute them, or declare them not nullable",
+        NULLS,
         Batch(np.where(null_numbers, np.nan, some.numbers), np.where(null_categories, "", some.categories)),
     )
 
@@ -89,7 +113,7 @@ def _named(
     import pandas as pd
 
     if array.ndim != 2:
-        raise InvalidSample(f"an array of rows has two dimensions, rows and features, not {array.ndim}")
+        raise InvalidSample(f"an array of rows has two dimensions, rows and features, not {array.ndim}: give a frame")
     default = [f"f{column}" for column in range(array.shape[1])] if fitted is None else list(fitted)
     names = default if feature_names is None else list(feature_names)
     if len(names) != array.shape[1]:

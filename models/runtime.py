@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from models.errors import IncompatibleLibrary, SelfCheckFailed, UnsupportedModel
 from models.estimator import predictions
+from models.foreign_graph import ForeignGraph
 from models.libraries import check_scikit_learn, installed_version
 from models.manifest import Manifest
 from models.onnx_graph import OnnxGraph
@@ -84,6 +85,8 @@ def load(registry: Registry, reference: ModelReference) -> Model:
 
 def _onnx(manifest: Manifest, content: bytes) -> Predict:
     try:
+        if manifest.graph is not None:
+            return ForeignGraph(content, manifest.graph, manifest.signature).predict
         return OnnxGraph(content, manifest.float_width or 32).predict
     except UnsupportedModel as error:
         recorded = manifest.libraries.get("onnxruntime", "unknown")

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+_CALIBRATION_SHARE = 0.2
+"""Of the rows, the last ones."""
+
+
 class Fold(NamedTuple):
     """One step of a time-series cross-validation: rows trained on, the rows after them, and the scores on those."""
 
@@ -26,7 +30,12 @@ class Fold(NamedTuple):
 
 
 def fit(
-    recipe: Recipe, signature: Signature, frame: "pd.DataFrame", labels: NDArray[Any], *, calibration_share: float = 0.2
+    recipe: Recipe,
+    signature: Signature,
+    frame: "pd.DataFrame",
+    labels: NDArray[Any],
+    *,
+    calibration_share: float = _CALIBRATION_SHARE,
 ) -> Any:
     """A fitted and calibrated pipeline that takes frames with the signature's columns.
 
@@ -40,6 +49,12 @@ def fit(
 
     columns, classes = _features(frame, signature), _checked(labels, frame)
     start = int(len(columns) * (1 - calibration_share))
+    if empty := _without_values(columns, calibration_share):
+        names = ", ".join(map(repr, empty))
+        raise InvalidSample(
+            f"feature {names} has no value in the first {start:,} of {len(columns):,} rows, which are learned from: "
+            "leave it out, or begin where it has values"
+        )
     if len(set(classes[:start])) < 2 or len(set(classes[start:])) < 2:
         raise InvalidSample("both classes must occur in the rows to fit on and in those to calibrate on")
     fitted = settle_edges(recipe.build(signature).fit(columns[:start], classes[:start]))
@@ -51,13 +66,24 @@ def fit(
 def cross_validate(
     recipe: Recipe, signature: Signature, frame: "pd.DataFrame", labels: NDArray[Any], *, folds: int = 4
 ) -> Iterator[Fold]:
-    """Fit on the past and score on the rows that follow, `folds` times with ever more past; lazily, one at a time."""
+    """Fit on the past and score on the rows that follow, `folds` times with ever more past; lazily, one at a time.
+
+    A past in which a feature has no value yet, as one that came up later, is left out.
+    """
     from sklearn.model_selection import TimeSeriesSplit
 
     for past, future in TimeSeriesSplit(folds).split(frame):
+        if _without_values(_features(frame.iloc[past], signature), _CALIBRATION_SHARE):
+            continue
         estimator = fit(recipe, signature, frame.iloc[past], labels[past])
         found = predictions(estimator, frame.iloc[future])
         yield Fold(len(past), len(future), scores(labels[future], found))
+
+
+def _without_values(columns: "pd.DataFrame", calibration_share: float) -> list[str]:
+    """Features that are empty in all rows that a model would be fitted on."""
+    fitted_on = columns.iloc[: int(len(columns) * (1 - calibration_share))]
+    return [str(name) for name, empty in fitted_on.isna().all().items() if empty]
 
 
 def _features(frame: "pd.DataFrame", signature: Signature) -> "pd.DataFrame":

@@ -39,6 +39,6 @@ def _reviewed(content: bytes, allowed: frozenset[str]) -> tuple[str, ...]:
     if unknown := [name for name in named if name not in allowed]:
         raise UntrustedType(
             f"type {', '.join(unknown)} is not on the reviewed list: build the estimator from the usual parts of "
-            "scikit-learn, or review the type and add it to models/trust.py"
+            "scikit-learn, or export it to ONNX and import that, or review the type and add it to models/trust.py"
         )
     return tuple(named)

@@ -1,13 +1,15 @@
 """`turnout model`: the registry on this machine."""
 
-from typing import Any, BinaryIO, TypeVar
+from collections.abc import Iterator
+from typing import Any, BinaryIO, TypeVar, get_args
 
 import click
 import msgspec
 
+from models.manifest import Manifest
 from models.reference import ModelReference
 from models.registry import Registry
-from models.signature import Signature
+from models.signature import Output, Signature
 from router.commands.output import json_option, print_json, print_rows
 from router.settings import load
 
@@ -16,7 +18,7 @@ Document = TypeVar("Document")
 
 @click.group()
 def model() -> None:
-    """Look at the model versions in the registry."""
+    """The model versions in the registry, and the ways into it."""
 
 
 @model.command("list")
@@ -35,7 +37,9 @@ def list_models(*, as_json: bool) -> None:
         }
         for manifest in manifests
     ]
-    print_rows(rows, as_json=as_json, empty=f"no models in {registry.root}; publish one with models.publish")
+    print_rows(
+        rows, as_json=as_json, empty=f"no models in {registry.root}; publish one with models.publish or import one"
+    )
 
 
 @model.command("show")
@@ -51,6 +55,46 @@ def verify_model(reference: str) -> None:
     """Hash every file of NAME@VERSION again and compare with its manifest."""
     manifest = _registry().verify(ModelReference.parse(reference))
     click.echo(f"{manifest.reference}: {len(manifest.files)} files as published")
+
+
+@model.command("import")
+@click.argument("source", metavar="FILE_OR_URI")
+@click.option("--name", required=True, help="What the registry calls it.")
+@click.option("--sample", type=click.Path(dir_okay=False), help="Rows that it can predict: .csv, .parquet or .json.")
+@click.option("--signature", type=click.File("rb"), help='{"features": [..], "output": ..} as JSON, if it names none.')
+@click.option("--output", type=click.Choice(get_args(Output)), help="What it predicts, if that does not show.")
+@json_option
+def import_model_file(
+    *, source: str, name: str, sample: str | None, signature: BinaryIO | None, output: Output | None, as_json: bool
+) -> None:
+    """Publish a model that was trained elsewhere.
+
+    FILE_OR_URI is an .onnx graph, a .skops file, a folder that MLflow wrote, or models:/NAME/VERSION in its registry.
+    """
+    from models.importing.files import import_model
+
+    registry = _registry()
+    takes = None if signature is None else _decoded(signature, Signature)
+    reference = import_model(source, name=name, registry=registry, sample=sample, signature=takes, output=output)
+    manifest = registry.manifest(reference)
+    if as_json:
+        print_json(manifest)
+    else:
+        click.echo("\n".join(_imported(manifest)))
+
+
+def _imported(manifest: Manifest) -> Iterator[str]:
+    """Yield what a person wants to know who has just imported a model."""
+    signature, reference = manifest.signature, manifest.reference
+    yield f"{reference} predicts a {signature.output} and is served by {manifest.runtime}; it takes"
+    for feature in signature.features:
+        yield f"  {feature.name}: {feature.kind}{', may be null' if feature.nullable else ''}"
+    yield from manifest.notes
+    predictions = manifest.sample.predictions
+    if manifest.graph and signature.output == "number" and all(0 <= value <= 1 for value in predictions):
+        yield "all of its numbers lie between 0 and 1: if they are probabilities, import it with --output probability"
+    document = f'{{"name": "{reference.name}", "champion": "{reference}"}}'
+    yield f"to serve it: echo '{document}' | turnout endpoint create -"
 
 
 @model.command("remote")

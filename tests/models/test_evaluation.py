@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
 from models.errors import InvalidSample
-from models.evaluation import evaluate, reliability, scores
+from models.evaluation import differences, evaluate, reliability, scores
 
 ROWS = st.lists(
     st.tuples(st.integers(0, 1), st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0]) | st.floats(0, 1)), min_size=2
@@ -61,6 +61,20 @@ def test_intervals_widen_when_rows_that_share_a_cause_are_drawn_together() -> No
         assert alone[name].value == together[name].value
     widths = [found["brier"].high - found["brier"].low for found in (alone, together)]  # type: ignore[operator]
     assert widths[1] > 2 * widths[0]
+
+
+def test_difference_on_the_same_rows_is_known_better_than_either_score() -> None:
+    generator = np.random.default_rng(5)
+    labels, probabilities = simulated(generator, 2000)
+    days = np.arange(2000) // 50
+    blurred = np.clip(probabilities + generator.normal(0, 0.08, 2000), 0.04, 0.96)
+    found = differences(labels, blurred, probabilities, groups=days)
+    ours, theirs = (evaluate(labels, each, groups=days) for each in (blurred, probabilities))
+    for name, difference in found.items():
+        assert difference.value == pytest.approx(ours[name].value - theirs[name].value)
+        assert difference.high - difference.low < 0.6 * (theirs[name].high - theirs[name].low)  # type: ignore[operator]
+    assert found["brier"].low > 0  # type: ignore[operator]
+    assert all(each.value == each.low == each.high == 0 for each in differences(labels, blurred, blurred).values())
 
 
 def test_evaluate_is_the_same_for_the_same_seed() -> None:

@@ -218,6 +218,16 @@ def with_wrong_columns(flights: Flights) -> dict[str, Any]:
         ),
         (lambda f: {"estimator": FunctionTransformer()}, UnsupportedModel, "neither a classifier nor a regressor"),
         (
+            lambda f: {"estimator": "model.pkl"},
+            UnsupportedModel,
+            "'model.pkl' is no estimator of .* export the model to",
+        ),
+        (
+            lambda f: {"estimator": LogisticRegression},
+            UnsupportedModel,
+            "is no estimator of scikit-learn: publish a fit",
+        ),
+        (
             lambda f: {"estimator": pipeline(unknown="error").fit(f.frame, f.late)},
             UnsupportedModel,
             "refuses categories that it was not fitted on: give its encoder handle_unknown='ignore'",

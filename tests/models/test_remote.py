@@ -23,7 +23,7 @@ from models.errors import (
     SelfCheckFailed,
     UnsupportedModel,
 )
-from models.manifest import RemoteInput
+from models.manifest import InputTensor
 from models.open_inference.bodies import Body
 from models.reference import ModelReference
 from models.remote import RemoteModel
@@ -158,7 +158,7 @@ def test_the_manifest_says_where_the_model_runs_and_what_it_predicted(
     assert remote is not None
     assert (remote.url, remote.model_name, remote.model_version) == (server.url, "sum", "4")
     assert (remote.inputs, remote.output) == ("per_feature", "y")
-    assert remote.tensors[0] == RemoteInput("carrier", "BYTES")
+    assert remote.tensors[0] == InputTensor("carrier", "BYTES")
     assert manifest.sample.inputs == tuple(ROWS)
     assert manifest.sample.predictions == pytest.approx(expected(ROWS))
     assert [each.name for each in server.requests[-1]["outputs"]] == ["y"]
@@ -239,7 +239,7 @@ def test_what_a_datatype_cannot_say_is_refused(server: InferenceServer, registry
         published(server, registry)
     server.inputs = DECLARED
     model = loaded(registry, published(server, registry))
-    with pytest.raises(InvalidTensor, match="'distance' has a value that its server, which takes INT64, cannot take"):
+    with pytest.raises(InvalidTensor, match="'distance' has a value that its model, which takes INT64, cannot take"):
         model.predict(batch_of(MIXED, [ROWS[0] | {"distance": 1.5}]))
     with pytest.raises(UnsupportedModel, match="because 'carrier' are categories"):
         published(server, registry, inputs="single_tensor")

@@ -6,7 +6,7 @@ import pytest
 from models.errors import InvalidSample
 from models.estimator import predictions
 from models.frame import from_frame
-from models.recipe import boosting, logistic
+from models.recipe import Recipe, boosting, logistic
 from models.training import cross_validate, fit
 from tests.models.made_up import Flights, made_up_flights
 
@@ -53,6 +53,18 @@ def test_cross_validate_scores_each_future_with_its_past_alone() -> None:
     estimator = fit(logistic(), signature, flights.frame[:200], flights.late[:200])
     brier = np.mean((predictions(estimator, flights.frame[200:400]) - flights.late[200:400]) ** 2)
     assert folds[0].scores["brier"] == pytest.approx(brier)
+
+
+@pytest.mark.parametrize("recipe", [logistic(), boosting(iterations=20, leaf_rows=5)], ids=["logistic", "boosting"])
+def test_feature_that_came_up_later_leaves_out_the_past_without_it(recipe: Recipe) -> None:
+    flights = made_up_flights(1000, seed=3)
+    signature = from_frame(flights.frame, "probability")
+    frame = flights.frame.assign(wind=flights.frame["wind"].where(np.arange(1000) >= 400))
+    folds = list(cross_validate(recipe, signature, frame, flights.late, folds=4))
+    assert [fold.train_rows for fold in folds] == [600, 800]
+    assert np.isfinite(predictions(fit(recipe, signature, frame, flights.late), frame)).all()
+    with pytest.raises(InvalidSample, match=r"feature 'wind' has no value in the first 320 of 400 rows"):
+        fit(recipe, signature, frame[:400], flights.late[:400])
 
 
 def test_cross_validate_fits_lazily_for_progress_bars() -> None:

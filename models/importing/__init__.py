@@ -1,0 +1,1 @@
+"""Models that were trained elsewhere, brought into the registry as files."""
