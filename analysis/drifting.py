@@ -5,7 +5,7 @@ Every unit counts once, by its first decision of a period: many rows of one unit
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import ibis
@@ -75,14 +75,17 @@ def compare_frames(
         rate: of false discoveries among all columns.
         index: least stability index, beyond what chance makes of so many rows, that is called drift.
     """
-    columns = [column for column in reference.columns if column in current.columns]
+    return compare_pairs([(reference, current)], rate=rate, index=index)
+
+
+def compare_pairs(
+    pairs: Iterable[tuple[pd.DataFrame, pd.DataFrame]], *, rate: float = 0.05, index: float = NOTABLE_STABILITY_INDEX
+) -> Found:
+    """Compare the columns of each pair of frames, reference first, as `compare_frames` does, and judge all together."""
     drifts: dict[str, Drift] = {}
-    for column in columns:
-        before, after = reference[column], current[column]
-        drifts[str(column)] = _compare(before.dropna(), after.dropna())
-        if before.isna().any() or after.isna().any():
-            missing = [[side.notna().sum(), side.isna().sum()] for side in (before, after)]
-            drifts[f"{column} is missing"] = categorical_drift(*missing)
+    for reference, current in pairs:
+        for column in (column for column in reference.columns if column in current.columns):
+            drifts |= _compare_column(str(column), reference[column], current[column])
     return _found(drifts, rate, index)
 
 
@@ -102,7 +105,7 @@ def compare_periods(
     counts. Bins are counted in the engine. Arguments as for `compare_frames`.
     """
     by_arm = _counts_per_bin(source, _first_of_units(_predictions(log), at_ms))
-    labels = _counts_per_bin(source, _first_of_units(_labels(log, metric), at_ms))
+    labels = _counts_per_bin(source, _first_of_units(_labels(log, metric.label), at_ms))
     drifts = {f"prediction of {arm.name}": by_arm.get(arm.number, _NOTHING) for arm in experiment.arms}
     drifts[f"label {metric.label}"] = labels.get(_ANY_ARM, _NOTHING)
     return _found(drifts, rate, index)
@@ -113,11 +116,46 @@ def recent_inputs(source: Source, log: Log, most: int = 10_000) -> pd.DataFrame:
 
     Which features there are is known to models and not to the ledger, which has them as JSON: so rows leave the engine.
     """
-    decisions = log.decisions
-    order = ibis.row_number().over(group_by=decisions["unit"], order_by=decisions["id"].desc())
-    numbered = decisions.select("id", "inputs", order=order)
-    latest = numbered.filter(numbered["order"] == 0).order_by(ibis.desc("id")).limit(most)
-    return pd.DataFrame([json.loads(row["inputs"])[0] for row in source.rows(latest.select("inputs"))])
+    latest = _latest_of_units(log.decisions, "inputs", most=most)
+    return pd.DataFrame([json.loads(row["inputs"])[0] for row in source.rows(latest)])
+
+
+def recent_predictions(source: Source, log: Log, model: str, most: int = 10_000) -> pd.DataFrame:
+    """Read the model's first prediction in the latest decision of so many units at most: a column `prediction`.
+
+    Of one model only: those of all would drift whenever shares move.
+    """
+    served = _predictions(log._replace(decisions=log.decisions.filter(log.decisions["served_model"] == model)))
+    rows = source.rows(_latest_of_units(served.rename(prediction="value"), "prediction", most=most))
+    return pd.DataFrame(rows, columns=pd.Index(["prediction"]), dtype=float)
+
+
+def recent_labels(source: Source, log: Log, label: str, most: int = 10_000) -> pd.DataFrame:
+    """Read the label of the latest decision that has one, of so many units at most: a column of the label's name."""
+    rows = source.rows(_latest_of_units(_labels(log, label).rename({label: "value"}), label, most=most))
+    return pd.DataFrame(rows, columns=pd.Index([label]), dtype=float)
+
+
+def recent_judged(source: Source, log: Log, label: str, model: str, most: int = 10_000) -> pd.DataFrame:
+    """Read what the model had predicted where a label is known, as `recent_labels` does: `prediction` and the label."""
+    known = _labels(log._replace(decisions=log.decisions.filter(log.decisions["served_model"] == model)), label)
+    judged = known.filter(known["prediction"].notnull()).rename({label: "value"})
+    rows = source.rows(_latest_of_units(judged, "prediction", label, most=most))
+    return pd.DataFrame(rows, columns=pd.Index(["prediction", label]), dtype=float)
+
+
+def _latest_of_units(rows: ir.Table, *columns: str, most: int) -> ir.Table:
+    order = ibis.row_number().over(group_by=rows["unit"], order_by=rows["id"].desc())
+    numbered = rows.select("id", *columns, order=order)
+    return numbered.filter(numbered["order"] == 0).order_by(ibis.desc("id")).limit(most).select(*columns)
+
+
+def _compare_column(name: str, before: "pd.Series[float]", after: "pd.Series[float]") -> dict[str, Drift]:
+    drifts = {name: _compare(before.dropna(), after.dropna())}
+    if before.isna().any() or after.isna().any():
+        missing = [[side.notna().sum(), side.isna().sum()] for side in (before, after)]
+        drifts[f"{name} is missing"] = categorical_drift(*missing)
+    return drifts
 
 
 def _compare(before: "pd.Series[float]", after: "pd.Series[float]") -> Drift:
@@ -140,13 +178,17 @@ def _predictions(log: Log) -> ir.Table:
     return decisions.select("id", "unit", "arm", "decided_ms", value=first)
 
 
-def _labels(log: Log, metric: ScoreMetric) -> ir.Table:
-    said = log.outcomes.filter(log.outcomes["metric"] == metric.label, log.outcomes["item"] == 0)
+def _labels(log: Log, label: str) -> ir.Table:
+    said = log.outcomes.filter(log.outcomes["metric"] == label, log.outcomes["item"] == 0)
     # Of repeated labels the mean, as scores have it.
     each = said.group_by("decision_id").aggregate(value=said["value"].mean())
     joined = each.join(log.decisions, each["decision_id"] == log.decisions["id"])
     # Labels are the same whichever arm predicted them, so that a unit counts once over all arms.
-    return joined.select("id", "unit", "decided_ms", "value", arm=ibis.literal(_ANY_ARM).cast("int64"))
+    # Outcomes name the prediction only where an experiment scores it.
+    first = item_of(joined["predictions"], ibis.literal(0).cast("int64"))
+    return joined.select(
+        "id", "unit", "decided_ms", "value", prediction=first, arm=ibis.literal(_ANY_ARM).cast("int64")
+    )
 
 
 def _first_of_units(rows: ir.Table, at_ms: int) -> ir.Table:

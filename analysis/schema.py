@@ -48,6 +48,7 @@ TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "predictions": "string",
             "shown": "string",
             "draw": "string",
+            "latency_ms": "float64",
         },
         "outcomes": {
             "decision_id": "binary",

@@ -18,19 +18,12 @@ from router.assignment.epochs import HOLDOUT
 from router.decision_id import FORCED
 from router.ledger import schema
 from router.ledger.database import open_database, upgrade
+from tests.metrics import BRIER
 
 START_MS = 1_775_001_600_000  # 2026-04-01
 MINUTE_MS = 60_000
 DAY_MS = 86_400_000
 
-BRIER = {
-    "name": "brier",
-    "kind": "score",
-    "score": "brier",
-    "label": "late",
-    "direction": "decrease",
-    "role": "primary",
-}
 CLICK = {"name": "click", "kind": "binary", "default": 0, "window_s": 3600, "direction": "increase", "role": "primary"}
 REVENUE = {"name": "revenue", "kind": "numeric", "direction": "increase", "role": "primary"}
 RATIO = {

@@ -23,8 +23,9 @@ from router.decision_id import FORCED
 from router.ledger.database import open_database
 from router.ledger.folding import Folder
 from router.ledger.records import Observation
-from tests.analysis.ledgers import BRIER, CLICK, DAY_MS, MINUTE_MS, RATIO, REVENUE, START_MS, Ledger
+from tests.analysis.ledgers import CLICK, DAY_MS, MINUTE_MS, RATIO, REVENUE, START_MS, Ledger
 from tests.analysis.sources import in_sqlite, opened
+from tests.metrics import BRIER
 
 Floats = NDArray[np.float64]
 

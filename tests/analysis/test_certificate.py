@@ -27,8 +27,9 @@ from analysis.statistics.thompson import probabilities
 from router.allocation.evidence import fold
 from router.allocation.tables import live_counts
 from router.documents import BinaryMetric, NumericMetric, Thompson
-from tests.analysis.ledgers import BRIER, CLICK, MINUTE_MS, START_MS, Ledger, everything, flights
+from tests.analysis.ledgers import CLICK, MINUTE_MS, START_MS, Ledger, everything, flights
 from tests.analysis.test_allocations import interleaved
+from tests.metrics import BRIER
 
 NAME = "boosting-vs-logistic"
 RUNS = 40

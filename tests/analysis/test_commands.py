@@ -6,10 +6,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from analysis.commands import report
-from tests.analysis.ledgers import BRIER, START_MS, Ledger, everything, flights
+from tests.analysis.ledgers import START_MS, Ledger, everything, flights
 from tests.analysis.test_allocations import interleaved
 from tests.analysis.test_hindsight import bandit
 from tests.analysis.test_shadowed import SHADOW, shadowed
+from tests.metrics import BRIER
 
 NAME = "boosting-vs-logistic"
 

@@ -5,12 +5,21 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.drifting import BINS, compare_frames, recent_inputs
+from analysis.drifting import (
+    BINS,
+    compare_frames,
+    compare_pairs,
+    recent_inputs,
+    recent_judged,
+    recent_labels,
+    recent_predictions,
+)
 from analysis.errors import UnknownMetric
 from analysis.report import load
 from analysis.statistics.drift import numeric_drift, stability_index
-from tests.analysis.ledgers import BRIER, CLICK, DAY_MS, START_MS, Ledger
+from tests.analysis.ledgers import CLICK, DAY_MS, START_MS, Ledger
 from tests.databases import BACKENDS, database
+from tests.metrics import BRIER
 
 NAME = "boosting-vs-logistic"
 MIDDLE_MS = START_MS + DAY_MS // 2
@@ -111,6 +120,25 @@ def test_recent_inputs_have_a_row_per_unit(tmp_path: Path) -> None:
     inputs = recent_inputs(report._source, report._log, most=50)
     assert list(inputs.columns) == ["distance"]
     assert len(inputs) == 50
+
+
+def test_recent_predictions_are_of_one_model_and_labels_of_all(tmp_path: Path) -> None:
+    ledger = shifted()
+    report = load(NAME, ledger.write_sqlite(tmp_path / "a.db"))
+    model = ledger.decisions[1]["served_model"]
+    last = {row["unit"]: row for row in ledger.decisions}.values()
+    expected = [float(row["predictions"].strip("[]").split(",")[0]) for row in last if row["served_model"] == model]
+    found = recent_predictions(report._source, report._log, model)
+    assert sorted(found["prediction"]) == pytest.approx(sorted(expected))
+    labels = recent_labels(report._source, report._log, "late", most=100)
+    assert (list(labels.columns), len(labels), set(labels["late"])) == (["late"], 100, {0.0, 1.0})
+    nothing = recent_labels(report._source, report._log, "unheard of")
+    judged = recent_judged(report._source, report._log, "late", model)
+    assert sorted(judged["prediction"]) == pytest.approx(sorted(expected))
+    assert judged["late"].isin([0, 1]).all()
+    both = compare_pairs([(found, found), (labels, nothing.rename(columns={"unheard of": "late"}))])
+    assert list(both.drifts.features) == ["prediction", "late"]
+    assert both.found == ()
 
 
 def test_labels_need_a_score(tmp_path: Path) -> None:

@@ -22,8 +22,9 @@ from router.ledger import schema
 from router.ledger.database import open_database
 from router.ledger.folding import Folder
 from router.ledger.records import Observation
-from tests.analysis.ledgers import BRIER, CLICK, DAY_MS, RATIO, REVENUE, START_MS, Ledger
+from tests.analysis.ledgers import CLICK, DAY_MS, RATIO, REVENUE, START_MS, Ledger
 from tests.databases import BACKENDS, database
+from tests.metrics import BRIER
 
 NAME = "boosting-vs-logistic"
 NOW_MS = START_MS + 2 * DAY_MS

@@ -5,8 +5,9 @@ import pytest
 
 from analysis.errors import UnknownMetric
 from analysis.report import load
-from tests.analysis.ledgers import BRIER, CLICK, MINUTE_MS, START_MS, Ledger
+from tests.analysis.ledgers import CLICK, MINUTE_MS, START_MS, Ledger
 from tests.databases import BACKENDS, database
+from tests.metrics import BRIER
 
 THOMPSON = {"kind": "thompson", "metric": "brier"}
 

@@ -7,7 +7,8 @@ from scipy import stats
 
 from analysis.errors import UnknownMetric
 from analysis.report import Report, load
-from tests.analysis.ledgers import BRIER, CLICK, DAY_MS, RATIO, REVENUE, START_MS, Ledger
+from tests.analysis.ledgers import CLICK, DAY_MS, RATIO, REVENUE, START_MS, Ledger
+from tests.metrics import BRIER
 
 NAME = "boosting-vs-logistic"
 THOMPSON = {"kind": "thompson", "metric": "click"}

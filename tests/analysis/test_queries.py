@@ -18,8 +18,9 @@ from analysis.source import Source, open_source
 from analysis.statistics.scores import SCORES, score
 from router.assignment.epochs import HOLDOUT
 from router.decision_id import FORCED
-from tests.analysis.ledgers import BRIER, CLICK, DAY_MS, MINUTE_MS, RATIO, REVENUE, START_MS, Ledger, everything
+from tests.analysis.ledgers import CLICK, DAY_MS, MINUTE_MS, RATIO, REVENUE, START_MS, Ledger, everything
 from tests.databases import database
+from tests.metrics import BRIER
 
 Sums = dict[tuple[int, str], tuple[float, float, int]]
 NOW_MS = START_MS + int(1.2 * DAY_MS)

@@ -24,7 +24,8 @@ from analysis.report import Report, load
 from analysis.results import Result
 from router.assignment.epochs import HOLDOUT
 from router.decision_id import FORCED
-from tests.analysis.ledgers import BRIER, CLICK, DAY_MS, MINUTE_MS, REVENUE, START_MS, Ledger, everything, flights
+from tests.analysis.ledgers import CLICK, DAY_MS, MINUTE_MS, REVENUE, START_MS, Ledger, everything, flights
+from tests.metrics import BRIER
 
 NAME = "boosting-vs-logistic"
 NOW_MS = START_MS + int(1.2 * DAY_MS)

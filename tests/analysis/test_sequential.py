@@ -15,7 +15,8 @@ from analysis.statistics.adaptive import linearised, scores
 from analysis.statistics.cells import Cells, Visits
 from router.assignment.epochs import HOLDOUT
 from router.decision_id import FORCED
-from tests.analysis.ledgers import BRIER, CLICK, DAY_MS, START_MS, Ledger, everything, flights
+from tests.analysis.ledgers import CLICK, DAY_MS, START_MS, Ledger, everything, flights
+from tests.metrics import BRIER
 
 NAME = "boosting-vs-logistic"
 NOW_MS = START_MS + int(1.2 * DAY_MS)

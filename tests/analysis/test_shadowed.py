@@ -15,8 +15,9 @@ from analysis.statistics.paired import PairedSums, compare
 from analysis.statistics.ratios import moments
 from analysis.statistics.scores import score
 from analysis.tables import shadows
-from tests.analysis.ledgers import BRIER, CLICK, DAY_MS, START_MS, Ledger
+from tests.analysis.ledgers import CLICK, DAY_MS, START_MS, Ledger
 from tests.databases import BACKENDS, database
+from tests.metrics import BRIER
 
 SHADOW = "flight-delay-forest@1"
 
