@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import track
 
 from analysis.schema import TABLES
-from tests.analysis.ledgers import BRIER, CLICK, DAY_MS, START_MS, Ledger, write_table
+from tests.analysis.ledgers import CLICK, DAY_MS, START_MS, Ledger, write_table
+from tests.metrics import BRIER
 
 NAME = "boosting-vs-logistic"
 DAYS = 14

@@ -31,7 +31,8 @@ from router.assignment.hashing import BUCKETS, bucket, traffic_seed
 from router.decision_id import FORCED, NO_EXPERIMENT, DecisionId, Signer, unpack
 from router.documents import AnyMetric, Arm, BinaryMetric, Endpoint, Experiment, NumericMetric, ScoreMetric, Split
 from router.ledger import schema
-from router.ledger.control import Change, ControlTables
+from router.ledger.control import ControlTables
+from router.ledger.control_writing import Change
 from router.ledger.database import open_database, upgrade
 from router.ledger.folding import Folder
 from router.ledger.partitions import ensure_partitions
@@ -112,7 +113,7 @@ def make(engine: Engine, decisions: int, outcomes: int) -> None:
         batch = list(islice(rows, _BATCH))
         observations = [made for row, _ in batch if rng.random() < each / 1.1 for made in _outcomes(row, rng)]
         with engine.begin() as connection:
-            insert_decisions(connection, [row for row, _ in batch])
+            folder.count(connection, insert_decisions(connection, [row for row, _ in batch]), shard=1)
             assign_first(connection, list({found[:2]: found for _, found in batch if found is not None}.values()))
             folder.record(connection, observations, START_MS + DAY_MS)
     with engine.begin() as connection:

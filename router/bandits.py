@@ -11,7 +11,8 @@ from router.allocation.regressions import fold_regressions
 from router.documents import Bandit, Contextual
 from router.errors import LedgerUnavailable
 from router.ledger.contributions import ITEMS
-from router.ledger.control import ControlTables, ExperimentRecord
+from router.ledger.control import ControlTables
+from router.ledger.control_writing import ExperimentRecord
 
 REASON = "new evidence"
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from router.documents import AnyAllocation, Arm, Bandit, Contextual, Experiment, Interleave
 from router.errors import Conflict
-from router.ledger.control import ExperimentRecord
+from router.ledger.control_writing import ExperimentRecord
 
 _CHANGEABLE = {"allocation", "arms", "holdout", "shadows", "traffic"}
 

@@ -1,6 +1,10 @@
 """The `turnout` command."""
 
-from importlib.metadata import EntryPoint, entry_points
+import ast
+import re
+from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points, requires
+from importlib.util import find_spec
+from pathlib import Path
 
 import click
 
@@ -12,6 +16,7 @@ _OWN = [
         "serve": "serve",
         "endpoint": "control",
         "experiment": "control",
+        "rollout": "rollout",
         "audit": "control",
         "model": "model",
         "key": "key",
@@ -30,6 +35,10 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         entry = _entries().get(cmd_name)
         return None if entry is None else _load(entry)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _summary(_entries()[name])) for name in self.list_commands(ctx)])
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -58,16 +67,42 @@ def _load(entry: EntryPoint) -> click.Command:
     return command
 
 
+def _summary(entry: EntryPoint) -> str:
+    """The first line on a command, read from its file where that is possible: to import all takes seconds."""
+    if _is_missing(entry):
+        return f"({_remedy(entry)})"
+    spec = find_spec(entry.module)
+    source = Path(spec.origin).read_text("utf-8") if spec and spec.origin else ""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef) and node.name == entry.attr:
+            return (ast.get_docstring(node) or "").partition("\n")[0]
+    return _load(entry).get_short_help_str()
+
+
+def _is_missing(entry: EntryPoint) -> bool:
+    """Whether the command's package or what its extra of ours names is not installed."""
+    package = entry.module.partition(".")[0]
+    named = [re.match(rf"([\w.-]+).*extra == ['\"]{package}['\"]", each) for each in requires("turnout") or ()]
+    try:
+        for found in filter(None, named):
+            distribution(found[1])
+    except PackageNotFoundError:
+        return True
+    return find_spec(package) is None
+
+
 def _missing(entry: EntryPoint, error: ModuleNotFoundError) -> click.Command:
-    """Return a command that says which extra to install, so that the others can still be listed and used."""
-    extra = entry.value.partition(".")[0]
-    remedy = f"needs pip install 'turnout[{extra}]'"
+    """Return a command that says which extra to install, so that the others can still be used."""
 
     def refuse() -> None:
-        raise click.ClickException(f"{entry.name} {remedy} ({error})")
+        raise click.ClickException(f"{entry.name} {_remedy(entry)} ({error})")
 
     settings = {"ignore_unknown_options": True, "allow_extra_args": True}
-    return click.Command(entry.name, callback=refuse, short_help=f"({remedy})", context_settings=settings)
+    return click.Command(entry.name, callback=refuse, context_settings=settings)
+
+
+def _remedy(entry: EntryPoint) -> str:
+    return f"needs pip install 'turnout[{entry.module.partition('.')[0]}]'"
 
 
 def _explained(error: Exception) -> str | None:

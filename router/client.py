@@ -19,7 +19,8 @@ class ApiError(Exception):
     """The router refused or failed; `problem` is its RFC 9457 answer (empty when it sent none)."""
 
     def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
-        super().__init__(f"{status}: {problem.get('detail') or problem.get('title') or 'no details'}")
+        said, field = problem.get("detail") or problem.get("title") or "no details", problem.get("field") or ""
+        super().__init__(f"{status}: {said}" + ("" if field in said else f" ({field})"))
         self.status = status
         self.problem = dict(problem)
 
@@ -189,6 +190,41 @@ class Turnout:
 
     def _move(self, name: str, verb: str, revision: int | None) -> Json:
         moved: Json = self._send(_Call("POST", f"/v1/experiments/{name}/{verb}", None, _if_match(revision)))
+        return moved
+
+    def roll_back(self, name: str, revision: int | None = None) -> Json:
+        """End an experiment so that the champion serves everybody; with it ends the rollout that runs it."""
+        return self._move(name, "rollback", revision)
+
+    def verdict(self, name: str, arm: str | None = None) -> Json:
+        """Return whether an experiment's arm shall advance, be rolled back, or neither yet."""
+        query = "" if arm is None else f"?arm={arm}"
+        found: Json = self._send(_Call("GET", f"/v1/experiments/{name}/verdict{query}"))
+        return found
+
+    def rollouts(self) -> list[Json]:
+        """Return every rollout, oldest first, with the steps that it has taken."""
+        found: list[Json] = self._send(_Call("GET", "/v1/rollouts"))
+        return found
+
+    def rollout(self, name: str) -> Json:
+        """Return a rollout: where it is, and the steps that it has taken."""
+        found: Json = self._send(_Call("GET", f"/v1/rollouts/{name}"))
+        return found
+
+    def rollout_verdict(self, name: str) -> Json:
+        """Return what the evidence says now of the stage that a rollout is in."""
+        found: Json = self._send(_Call("GET", f"/v1/rollouts/{name}/verdict"))
+        return found
+
+    def create_rollout(self, document: Json) -> Json:
+        """Create a rollout; it begins once no other one of its endpoint is under way."""
+        created: Json = self._send(_Call("POST", "/v1/rollouts", document))
+        return created
+
+    def move_rollout(self, name: str, verb: str, revision: int | None = None) -> Json:
+        """Make a rollout `hold`, `resume`, `advance` or `rollback`, whatever the evidence says."""
+        moved: Json = self._send(_Call("POST", f"/v1/rollouts/{name}/{verb}", None, _if_match(revision)))
         return moved
 
     def audit(self, limit: int = 100, before: int | None = None) -> list[Json]:

@@ -5,33 +5,28 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from models.errors import ModelError
+from models.errors import ModelError, RegistryUnavailable
 from models.reference import ModelReference
 from models.registry import Registry
 from models.signature import Signature
 from router.allocation.bandit import bandit_epoch
-from router.allocation.tables import fixed_counts
-from router.assignment.epochs import Epoch, fresh, reweight
-from router.assignment.hashing import BUCKETS
+from router.allocation.tables import first_epoch, next_epoch
+from router.assignment.epochs import Epoch
 from router.bandits import what_is_known
 from router.changes import refuse_changes
 from router.documents import (
     Bandit,
     Endpoint,
     Experiment,
+    Rollout,
     check_endpoint,
     check_experiment,
+    check_rollout,
 )
 from router.errors import Conflict, InvalidDocument, RevisionMismatch, RevisionRequired
-from router.ledger.control import (
-    Change,
-    ControlTables,
-    EndpointRecord,
-    EpochRecord,
-    EpochTaken,
-    ExperimentRecord,
-    State,
-)
+from router.ledger.control import ControlTables
+from router.ledger.control_writing import Change, EndpointRecord, EpochRecord, EpochTaken, ExperimentRecord, State
+from router.ledger.rollouts import RolloutTables
 
 ANY_REVISION = "*"
 CANDIDATE_ID = "id"
@@ -44,8 +39,11 @@ class Control:
     `actor` is who asks for a change, as the audit log names them.
     """
 
-    def __init__(self, tables: ControlTables, registry: Registry, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, tables: ControlTables, rollouts: RolloutTables, registry: Registry, clock: Callable[[], int]
+    ) -> None:
         self._tables = tables
+        self._rollouts = rollouts
         self._registry = registry
         self._clock = clock
 
@@ -71,7 +69,7 @@ class Control:
                 started experiment does not.
         """
         current = self._tables.endpoint(document.name)
-        revision = _checked_revision(f"endpoint {document.name!r}", if_match, current.revision)
+        revision = checked_revision(f"endpoint {document.name!r}", if_match, current.revision)
         if document.kind != current.document.kind:
             raise InvalidDocument("an endpoint keeps its kind; create a new one", field="kind")
         champion = self._check_endpoint(document)
@@ -127,7 +125,7 @@ class Control:
 
     def create_experiment(self, document: Experiment, *, actor: str) -> ExperimentRecord:
         """Create an experiment as a draft."""
-        self._check(document)
+        self.check(document)
         self._tables.create_experiment(document, self._clock(), actor=actor)
         return self._tables.experiment(document.name)
 
@@ -146,7 +144,7 @@ class Control:
         record, change = self._begin(document.name, if_match)
         if record.state == "concluded":
             raise Conflict(f"experiment {document.name!r} is concluded and cannot change; create a new one")
-        self._check(document)
+        self.check(document, started=record.epoch is not None)
         if document.endpoint != record.document.endpoint:
             raise InvalidDocument("an experiment keeps its endpoint; create a new one", field="endpoint")
         change = msgspec.structs.replace(change, document=document)
@@ -159,7 +157,7 @@ class Control:
         """Start a draft: its first epoch lays the arms out in order."""
         record, change = self._begin(name, if_match)
         _require_state(record, "start", "draft")
-        self._check(record.document)
+        self.check(record.document)
         epoch = self._first_epoch(record)
         started = msgspec.structs.replace(
             change, state="running", started_ms=self._clock(), epoch=epoch, reason="start"
@@ -178,18 +176,18 @@ class Control:
         _require_state(record, "resume", "paused")
         return self._apply(record, msgspec.structs.replace(change, state="running"), actor, "resume")
 
-    def conclude(self, name: str, if_match: str | None, *, actor: str) -> ExperimentRecord:
+    def conclude(self, name: str, if_match: str | None, *, actor: str, action: str = "conclude") -> ExperimentRecord:
         """End the experiment for good; outcomes of its decisions are still counted."""
         record, change = self._begin(name, if_match)
         _require_state(record, "conclude", "running", "paused")
         concluded = msgspec.structs.replace(change, state="concluded", ended_ms=self._clock())
-        return self._apply(record, concluded, actor, "conclude")
+        return self._apply(record, concluded, actor, action)
 
     def _first_epoch(self, record: ExperimentRecord) -> Epoch:
         document, now_ms = record.document, self._clock()
         if isinstance(document.allocation, Bandit):
             return bandit_epoch(document, None, what_is_known(self._tables, record, now_ms), now_ms)
-        return Epoch(1, fresh(fixed_counts(document)), _traffic(document))
+        return first_epoch(document)
 
     def _reallocated(self, record: ExperimentRecord, epoch: Epoch, change: Change) -> Change:
         """Return the change with the epoch that its document needs, if it differs from the newest one."""
@@ -202,17 +200,49 @@ class Control:
 
     def _begin(self, name: str, if_match: str | None) -> tuple[ExperimentRecord, Change]:
         record = self._tables.experiment(name)
-        _checked_revision(f"experiment {name!r}", if_match, record.revision)
+        checked_revision(f"experiment {name!r}", if_match, record.revision)
+        if (owner := self._rollouts.owner(name)) is not None:
+            raise Conflict(
+                f"experiment {name!r} is run by rollout {owner.document.name!r}: hold, advance or roll that one back"
+            )
         return record, Change(record.document, record.state, record.started_ms, record.ended_ms)
 
     def _apply(self, record: ExperimentRecord, change: Change, actor: str, action: str) -> ExperimentRecord:
         self._tables.change_experiment(record, change, self._clock(), actor=actor, action=action)
         return self._tables.experiment(record.document.name)
 
-    def _check(self, document: Experiment) -> None:
+    def check_rollout(self, document: Rollout) -> Endpoint:
+        """Return the endpoint on which a rollout can be carried out.
+
+        Raises:
+            InvalidDocument, UnknownEndpoint, ModelNotFound: It cannot.
+            RegistryUnavailable: That cannot be said now.
+        """
+        # Of a volume that is not mounted an empty folder is left.
+        if not self._registry.names():
+            raise RegistryUnavailable(f"registry {self._registry.root} is empty; is its volume mounted?")
+        endpoint = self._tables.endpoint(document.endpoint).document
+        expected = self._signature(endpoint.champion)
+        check_rollout(document, kind=endpoint.kind, output=expected.output, timeout_ms=endpoint.timeout_ms)
+        if document.candidate == endpoint.champion:
+            message = f"{document.candidate!r} is the champion of endpoint {document.endpoint!r} already"
+            raise InvalidDocument(message, field="candidate")
+        candidate = self._registry.verify(ModelReference.parse(document.candidate)).signature
+        # In the last stage it has to serve what the champion is asked, and the champion what it is asked.
+        if differences := [*expected.accepts(candidate), *candidate.accepts(expected)]:
+            message = f"{document.candidate!r} does not fit endpoint {document.endpoint!r}: {'; '.join(differences)}"
+            raise InvalidDocument(message, field="candidate")
+        return endpoint
+
+    def check(self, document: Experiment, *, started: bool = False) -> None:
+        """Raise InvalidDocument where an experiment contradicts itself, its endpoint or what is registered.
+
+        One that has started keeps what it counts as slow, whatever the endpoint's timeout has become.
+        """
         endpoint = self._tables.endpoint(document.endpoint)
         expected = self._signature(endpoint.document.champion)
-        check_experiment(document, kind=endpoint.document.kind, output=expected.output)
+        timeout_ms = None if started else endpoint.document.timeout_ms
+        check_experiment(document, kind=endpoint.document.kind, output=expected.output, timeout_ms=timeout_ms)
         for index, arm in enumerate(document.arms):
             if differences := expected.accepts(self._signature(arm.model)):
                 raise InvalidDocument(
@@ -226,8 +256,12 @@ class Control:
         return self._registry.manifest(ModelReference.parse(reference)).signature
 
 
-def _checked_revision(thing: str, if_match: str | None, current: int) -> int:
-    """Return the revision that the write is based on."""
+def checked_revision(thing: str, if_match: str | None, current: int) -> int:
+    """Return the revision that a write is based on.
+
+    Raises:
+        RevisionRequired, RevisionMismatch: It is not said, or somebody else wrote since.
+    """
     if if_match is None:
         raise RevisionRequired(f'{thing} needs If-Match: "{current}" (its revision), so that no change is lost')
     text = if_match.removeprefix("W/").strip('"')
@@ -244,15 +278,10 @@ def _require_state(record: ExperimentRecord, verb: str, *allowed: State) -> None
         raise Conflict(f"cannot {verb} experiment {name!r}: it is {record.state}, not {' or '.join(allowed)}")
 
 
-def _traffic(document: Experiment) -> int:
-    return round(document.traffic * BUCKETS)
-
-
 def _reweighted(epoch: Epoch, change: Change) -> Change:
     """Return the change with the epoch that its weights, holdout and traffic need, if they differ from this one's."""
-    table = reweight(epoch.table, fixed_counts(change.document))
-    following = Epoch(epoch.number + 1, table, _traffic(change.document))
-    if (following.table, following.traffic) == (epoch.table, epoch.traffic):
+    following = next_epoch(epoch, change.document)
+    if following is None:
         return change
-    reason = "new traffic" if table == epoch.table else "new weights"
+    reason = "new traffic" if following.table == epoch.table else "new weights"
     return msgspec.structs.replace(change, epoch=following, reason=reason)

@@ -15,10 +15,12 @@
     ├── NotFound
     │   ├── UnknownEndpoint
     │   ├── UnknownExperiment
+    │   ├── UnknownRollout
     │   ├── UnknownDecision
     │   └── UnknownKey
     ├── Conflict                  the resource is not in a state that allows this
-    │   └── AlreadyExists
+    │   ├── AlreadyExists
+    │   └── NotAdvancing          the evidence does not say what the caller waits for
     ├── RevisionRequired          a write without If-Match
     ├── RevisionMismatch          somebody else wrote first
     ├── PredictionFailed          neither the assigned arm nor the champion answered
@@ -31,6 +33,8 @@
 
 No HTTP status stands here; `router/http/problems.py` maps every class to one.
 """
+
+from collections.abc import Sequence
 
 
 class TurnoutError(Exception):
@@ -129,6 +133,13 @@ class UnknownExperiment(NotFound):
         super().__init__(f"there is no experiment {name!r}; known experiments: {', '.join(known) or 'none yet'}")
 
 
+class UnknownRollout(NotFound):
+    """There is no rollout of that name."""
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        super().__init__(f"there is no rollout {name!r}; known rollouts: {', '.join(known) or 'none yet'}")
+
+
 class UnknownDecision(NotFound):
     """The id is ours but its decision is not in this ledger."""
 
@@ -149,6 +160,13 @@ class Conflict(TurnoutError):
 
 class AlreadyExists(Conflict):
     """The name is taken."""
+
+
+class NotAdvancing(Conflict):
+    """The evidence does not say what the caller waits for."""
+
+    def __init__(self, name: str, verdict: str, awaited: str, reasons: Sequence[str]) -> None:
+        super().__init__(f"experiment {name!r}: the verdict is {verdict!r}, not {awaited!r}: {'; '.join(reasons)}")
 
 
 class RevisionRequired(TurnoutError):

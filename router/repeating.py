@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
 from router.errors import LedgerUnavailable
@@ -20,13 +21,13 @@ class Background:
     def __init__(self) -> None:
         self._tasks: list[asyncio.Task[None]] = []
 
-    def repeat(self, pause_s: float, step: Step, complaint: str) -> None:
-        """Take the step after every pause.
+    def repeat(self, pause_s: float, step: Step, complaint: str, rest: float = 0.0) -> None:
+        """Take the step after every pause, which is at least `rest` times as long as the last step took.
 
         `complaint` says in the log what it means that the step failed: once for an outage of the ledger, else every
         time.
         """
-        self._tasks.append(asyncio.create_task(_repeat(pause_s, step, complaint)))
+        self._tasks.append(asyncio.create_task(_repeat(pause_s, step, complaint, rest)))
 
     async def stop(self) -> None:
         """Take no further step, and wait for those that are under way."""
@@ -37,10 +38,12 @@ class Background:
         self._tasks = []
 
 
-async def _repeat(pause_s: float, step: Step, complaint: str) -> None:
+async def _repeat(pause_s: float, step: Step, complaint: str, rest: float) -> None:
     away = False
+    took_s = 0.0
     while True:
-        await asyncio.sleep(pause_s)
+        await asyncio.sleep(max(pause_s, rest * took_s))
+        began_s = time.monotonic()
         try:
             await _to_its_end(step)
             away = False
@@ -50,6 +53,7 @@ async def _repeat(pause_s: float, step: Step, complaint: str) -> None:
             away = True
         except Exception:
             _logger.exception("%s", complaint)
+        took_s = time.monotonic() - began_s
 
 
 async def _to_its_end(step: Step) -> None:

@@ -20,10 +20,12 @@ from router.ledger.failover import Failover, LedgerState
 from router.ledger.keys import KeyTables
 from router.ledger.partitions import ensure_partitions
 from router.ledger.reading import DecisionTables
+from router.ledger.rollouts import RolloutTables
 from router.ledger.rollup import roll_up
 from router.ledger.writer import LedgerWriter
 from router.metrics import Metrics, Reading
 from router.repeating import Background
+from router.rollout.controller import Rollouts
 from router.serving.exposure import Exposures
 from router.serving.loading import LoadModel, RouteLoader
 from router.serving.outcomes import OutcomeRecorder
@@ -43,6 +45,12 @@ REFRESH_S = 0.5
 
 ALLOCATE_S = 0.1
 """How often a process looks whether the epoch of a bandit is due."""
+
+ROLL_OUT_S = 1.0
+"""How often a process looks whether a rollout's next step is due."""
+
+ROLL_OUT_REST = 10.0
+"""How many times as long as that took it waits at least: looking at a day of evidence must not slow answers down."""
 
 WATCH_S = 0.25
 """How often a process looks whether a commit hangs."""
@@ -91,8 +99,10 @@ class Service:
         self._background = Background()
         self.signer = Signer(settings.secrets())
         self.decisions = DecisionTables(engine)
-        self.control = Control(tables, self.registry, clock)
+        rollouts = RolloutTables(engine)
+        self.control = Control(tables, rollouts, self.registry, clock)
         self._bandits = BanditPublisher(tables, clock)
+        self.rollouts = Rollouts(rollouts, tables, self.control, clock)
         self.audit = AuditTables(engine)
         self.keys = KeyWatch(tables, KeyTables(engine), clock)
         self._store = Failover(engine, BatchWriter(clock), settings.spool, max_spool_bytes=settings.spool_max_bytes)
@@ -163,6 +173,9 @@ class Service:
             (HOUSEKEEPING_RETRY_S, self._keep_house, "cannot make partitions or add old statistics up; trying again"),
         ):
             self._background.repeat(*repeated)
+        self._background.repeat(
+            ROLL_OUT_S, self._roll_out, "cannot look at rollouts; they stay where they are", rest=ROLL_OUT_REST
+        )
 
     async def stop(self) -> None:
         """Commit what is queued and release everything."""
@@ -212,10 +225,15 @@ class Service:
         if await asyncio.to_thread(self._bandits.publish, due):
             await self.refresh()
 
+    async def _roll_out(self) -> None:
+        if await asyncio.to_thread(self.rollouts.step):
+            await self.refresh()
+
     async def _keep_house(self) -> None:
         if time.monotonic() - self._kept_at > HOUSEKEEPING_S:
             await asyncio.to_thread(ensure_partitions, self._engine, self._clock())
             await asyncio.to_thread(roll_up, self._engine, self._clock())
+            await asyncio.to_thread(self.rollouts.judge.close_windows)
             self._kept_at = time.monotonic()
 
     async def _watch(self) -> None:

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from analysis.statistics.buckets import live_buckets, quantise
-from router.assignment.epochs import HOLDOUT, INTERLEAVED, with_holdout
+from router.assignment.epochs import HOLDOUT, INTERLEAVED, Epoch, fresh, reweight, with_holdout
+from router.assignment.hashing import BUCKETS
 from router.documents import Experiment, Interleave, Split
 
 
@@ -17,6 +18,21 @@ def live_counts(holdout: float, shares: Mapping[int, float], arms: int) -> dict[
 def bucket_counts(holdout: float, shares: Sequence[float]) -> dict[int, int]:
     """Return the buckets of every number in a table, where `shares` are those of all arms, in order; they sum to 1."""
     return with_holdout(quantise([*((1.0 - holdout) * share for share in shares), holdout]))
+
+
+def first_epoch(document: Experiment) -> Epoch:
+    """Return the first epoch of a split or an interleaving: the arms lie one after the other."""
+    return Epoch(1, fresh(fixed_counts(document)), _traffic(document))
+
+
+def next_epoch(epoch: Epoch, document: Experiment) -> Epoch | None:
+    """Return the epoch that follows by a document's weights, holdout and traffic; None where nothing differs."""
+    following = Epoch(epoch.number + 1, reweight(epoch.table, fixed_counts(document)), _traffic(document))
+    return None if (following.table, following.traffic) == (epoch.table, epoch.traffic) else following
+
+
+def _traffic(document: Experiment) -> int:
+    return round(document.traffic * BUCKETS)
 
 
 def fixed_counts(document: Experiment) -> dict[int, int]:

@@ -20,7 +20,7 @@ def endpoint() -> None:
 @url_option
 def create_endpoint(file: IO[bytes], url: str) -> None:
     """Create an endpoint from a JSON document (- for standard input)."""
-    with _connect(url) as router:
+    with connect(url) as router:
         print_json(router.create_endpoint(read_document(file)))
 
 
@@ -29,7 +29,7 @@ def create_endpoint(file: IO[bytes], url: str) -> None:
 @json_option
 def list_endpoints(url: str, *, as_json: bool) -> None:
     """List the endpoints."""
-    with _connect(url) as router:
+    with connect(url) as router:
         found = router.endpoints()
     if as_json:
         print_json([{**each["document"], "revision": each["revision"]} for each in found])
@@ -43,7 +43,7 @@ def list_endpoints(url: str, *, as_json: bool) -> None:
 @url_option
 def show_endpoint(name: str, url: str) -> None:
     """Print one endpoint as JSON."""
-    with _connect(url) as router:
+    with connect(url) as router:
         print_json(router.endpoint(name))
 
 
@@ -57,7 +57,7 @@ def experiment() -> None:
 @url_option
 def create_experiment(file: IO[bytes], url: str) -> None:
     """Create an experiment, as a draft, from a JSON document (- for standard input)."""
-    with _connect(url) as router:
+    with connect(url) as router:
         print_json(router.create_experiment(read_document(file)))
 
 
@@ -66,7 +66,7 @@ def create_experiment(file: IO[bytes], url: str) -> None:
 @json_option
 def list_experiments(url: str, *, as_json: bool) -> None:
     """List the experiments in the order in which they may take a unit."""
-    with _connect(url) as router:
+    with connect(url) as router:
         rows = [_experiment_summary(each, router) for each in router.experiments()]
     if not as_json:
         rows = [{name: value for name, value in row.items() if name not in ("epoch", "revision")} for row in rows]
@@ -78,7 +78,7 @@ def list_experiments(url: str, *, as_json: bool) -> None:
 @url_option
 def show_experiment(name: str, url: str) -> None:
     """Print one experiment as JSON."""
-    with _connect(url) as router:
+    with connect(url) as router:
         print_json(router.experiment(name))
 
 
@@ -88,7 +88,7 @@ def _moving(verb: str, description: str) -> None:
     @click.option("--revision", type=int, help="Refuse if somebody changed the experiment since this revision.")
     @url_option
     def move(name: str, revision: int | None, url: str) -> None:
-        with _connect(url) as router:
+        with connect(url) as router:
             call: Callable[..., Any] = getattr(router, verb)
             moved = call(name, revision)
         click.echo(f"{name} is {moved['state']} (revision {moved['revision']}, epoch {moved['epoch']})")
@@ -100,6 +100,32 @@ _moving("resume", "Take units again; every unit gets the arm that it had.")
 _moving("conclude", "End an experiment for good; late outcomes still count.")
 
 
+@experiment.command("rollback")
+@click.argument("name")
+@click.option("--revision", type=int, help="Refuse if somebody changed the experiment since this revision.")
+@url_option
+def roll_back_experiment(name: str, revision: int | None, url: str) -> None:
+    """End an experiment so that the champion serves everybody; with it ends the rollout that runs it."""
+    with connect(url) as router:
+        moved = router.roll_back(name, revision)
+    click.echo(f"{name} is {moved['state']} (revision {moved['revision']})")
+
+
+@experiment.command("verdict")
+@click.argument("name")
+@click.option("--arm", help="Which arm to judge beside the control, where there are several.")
+@url_option
+@json_option
+def show_verdict(name: str, arm: str | None, url: str, *, as_json: bool) -> None:
+    """Print whether an arm shall advance, be rolled back, or neither yet, and why."""
+    with connect(url) as router:
+        found = router.verdict(name, arm)
+    if as_json:
+        print_json(found)
+        return
+    print_verdict(found)
+
+
 @click.command()
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many entries.")
 @click.option("--before", type=int, metavar="ID", help="Only entries with a lower id.")
@@ -107,14 +133,22 @@ _moving("conclude", "End an experiment for good; late outcomes still count.")
 @json_option
 def audit(limit: int, before: int | None, url: str, *, as_json: bool) -> None:
     """List who changed what, newest first; --json has the documents before and after."""
-    with _connect(url) as router:
+    with connect(url) as router:
         entries = router.audit(limit, before)
     names = ("actor", "action", "subject")
     rows = [{"id": each["id"], "at": f"{each['at'][:19]}Z", **{name: each[name] for name in names}} for each in entries]
     print_rows(entries if as_json else rows, as_json=as_json, empty="nothing was changed yet")
 
 
-def _connect(url: str) -> Turnout:
+def print_verdict(found: dict[str, Any]) -> None:
+    """Print a verdict and its reasons, one a line."""
+    click.echo(found["verdict"])
+    for reason in found["reasons"]:
+        click.echo(f"- {reason}")
+
+
+def connect(url: str) -> Turnout:
+    """Return a client with the key of these settings."""
     return Turnout(url, api_key=load().api_key)
 
 

@@ -11,7 +11,8 @@ from router.allocation.evidence import fold
 from router.documents import AnyMetric, Experiment, Thompson
 from router.errors import CannotStart, InvalidDocument
 from router.ledger.contributions import ITEMS
-from router.ledger.control import ControlTables, ExperimentRecord
+from router.ledger.control import ControlTables
+from router.ledger.control_writing import ExperimentRecord
 from router.ledger.database import HEAD, for_reading, open_database, revision, shown
 from router.settings import load
 from router.simulation.logged import FIELD, Observed, from_statistics

@@ -90,6 +90,7 @@ def _content(summary: Summary, failures: list[Failure]) -> dict[str, Any]:
         "out_of_range": summary.out_of_range,
         "unlike_first": summary.unlike_first,
         "older": summary.older,
+        "partial": summary.partial,
         "seconds": round(summary.seconds, 3),
     }
 
@@ -105,6 +106,7 @@ def _print(console: Console, summary: Summary, printed: int) -> None:
         "outcomes that came early, for an item that their decision lacks or did not show": summary.out_of_range,
         "sticky decisions made while their unit's first assignment could not be read": summary.unlike_first,
         "statistics of decisions older than any that the ledger still has, which cannot be rebuilt": summary.older,
+        "evidence of experiments whose first decisions it lacks, which cannot be rebuilt": summary.partial,
     }.items():
         if number:
             lines.append(f"{note}: {number:,}")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 
 from analysis.statistics.scores import PROBABILITY_SCORES
 from router.assignment.audience import explain
@@ -19,6 +20,7 @@ from router.documents.allocations import (
 )
 from router.documents.experiments import HOLDOUT_NAME, INTERLEAVED_NAME, MAXIMUM_ARMS, Endpoint, Experiment
 from router.documents.metrics import LARGEST_VALUE, AnyMetric, BinaryMetric, NumericMetric, RatioMetric, ScoreMetric
+from router.documents.rollouts import Rollout, contradictions, hardly_slow
 from router.errors import InvalidDocument
 
 _SHARE_OF_AGE = 10
@@ -38,13 +40,25 @@ def check_endpoint(endpoint: Endpoint) -> None:
         raise InvalidDocument(message, field=field)
 
 
-def check_experiment(experiment: Experiment, *, kind: str, output: str) -> None:
-    """Check what the document says against itself and the endpoint's kind and output kind.
+def check_experiment(experiment: Experiment, *, kind: str, output: str, timeout_ms: int | None = None) -> None:
+    """Check what the document says against itself and the endpoint's kind, output kind and, if given, timeout.
 
     Raises:
         InvalidDocument: With the first contradiction found, the field it is in, and the remedy.
     """
-    for field, message in _contradictions(experiment, kind, output):
+    for field, message in chain(_contradictions(experiment, kind, output), _hardly_slow(experiment, timeout_ms)):
+        raise InvalidDocument(message, field=field)
+
+
+def check_rollout(rollout: Rollout, *, kind: str, output: str, timeout_ms: int | None = None) -> None:
+    """Check what the document says against itself and the endpoint's kind, output kind and, if given, timeout.
+
+    Raises:
+        InvalidDocument: With the first contradiction found, the field it is in, and the remedy.
+    """
+    for field, message in _metric_contradictions(rollout.metrics, output):
+        raise InvalidDocument(message, field=field)
+    for field, message in contradictions(rollout, kind, timeout_ms):
         raise InvalidDocument(message, field=field)
 
 
@@ -59,6 +73,19 @@ def _contradictions(experiment: Experiment, kind: str, output: str) -> Iterator[
     for index, condition in enumerate(experiment.audience):
         if reason := explain(condition):
             yield f"audience[{index}].value", reason
+
+
+def _hardly_slow(experiment: Experiment, timeout_ms: int | None) -> Iterator[tuple[str, str]]:
+    """Find an arm that is given up before it could count as slow, so that it would seem to be quick."""
+    slow_ms = experiment.slow_ms
+    if slow_ms is None or timeout_ms is None:
+        return
+    for arm in experiment.arms:
+        if arm.timeout_ms is None and slow_ms >= timeout_ms:
+            yield "slow_ms", hardly_slow(slow_ms, timeout_ms, "slow_ms")
+        if arm.timeout_ms is not None and slow_ms >= arm.timeout_ms:
+            waited = f"arm {arm.name!r} is waited for no longer than its timeout_ms, {arm.timeout_ms}"
+            yield "slow_ms", f"hardly a decision takes longer than {slow_ms} ms where {waited}; set slow_ms below that"
 
 
 def _arm_contradictions(experiment: Experiment) -> Iterator[tuple[str, str]]:

@@ -82,6 +82,8 @@ class Experiment(Document, frozen=True, kw_only=True):
     holdout: Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)] = 0.0
     """The share of the experiment's units that no arm gets: the champion serves them, and they are logged."""
     audience: list[Condition] = msgspec.field(default_factory=list)
+    slow_ms: Timeout | None = None
+    """A decision whose arm takes longer counts as slow; unless said, none does."""
     planned_decisions: Decisions = 10_000
     """At how many decisions intervals that may be read at every look shall be narrowest; fixed before the first one."""
 

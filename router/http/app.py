@@ -22,6 +22,7 @@ from router.http.open_inference.handlers import PREFIX as OPEN_INFERENCE
 from router.http.open_inference.handlers import error_shape as open_inference_error
 from router.http.open_inference.handlers import open_inference
 from router.http.problems import HANDLERS
+from router.http.rollouts import ROLLOUTS
 from router.http.schemas import sharpen
 from router.http.shapes import shaped
 from router.service import Service
@@ -58,6 +59,7 @@ def application(service: Service, *, max_body_bytes: int) -> Litestar:
             *open_inference(service, max_body_bytes=max_body_bytes),
             *ofrep(service),
             *CONTROL_PLANE,
+            *ROLLOUTS,
             live,
             ready,
             metrics,

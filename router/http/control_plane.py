@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import Annotated, Protocol, TypeVar
 
 import msgspec
 from litestar import Response, get, post, put
@@ -27,7 +27,7 @@ from router.http.views import (
     experiment_view,
 )
 from router.keys import Caller
-from router.ledger.control import ExperimentRecord
+from router.ledger.control_writing import ExperimentRecord
 from router.service import Service
 
 IfMatch = Annotated[
@@ -36,11 +36,21 @@ IfMatch = Annotated[
 ]
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="How many entries to return.")]
 Before = Annotated[int | None, QueryParameter(ge=1, le=2**53, description="Only entries with a lower id or number.")]
-_CREATE = needs("admin", 404, 409, 413, 422)
-_REPLACE = {"operation_class": ConditionalOperation, **needs("admin", 404, 409, 412, 413, 422, 428)}
-_MOVE = {"operation_class": ConditionalOperation, **needs("admin", 404, 409, 412, 422, 428)}
+CREATE = needs("admin", 404, 409, 413, 422)
+REPLACE = {"operation_class": ConditionalOperation, **needs("admin", 404, 409, 412, 413, 422, 428)}
+MOVE = {"operation_class": ConditionalOperation, **needs("admin", 404, 409, 412, 422, 428)}
 
-View = TypeVar("View", EndpointView, ExperimentView)
+
+class Revised(Protocol):
+    """What has a revision."""
+
+    @property
+    def revision(self) -> int:
+        """Rises with every change."""
+        ...
+
+
+View = TypeVar("View", bound=Revised)
 Record = TypeVar("Record")
 
 
@@ -62,19 +72,19 @@ async def list_endpoints(service: NamedDependency[Service]) -> list[EndpointView
 @get("/v1/endpoints/{name:str}", tags=["endpoints"], **needs("read", 404))
 async def read_endpoint(name: FromPath[str], service: NamedDependency[Service]) -> Response[EndpointView]:
     """Return one endpoint."""
-    return _tagged(endpoint_view(await asyncio.to_thread(service.control.endpoint, name)))
+    return tagged(endpoint_view(await asyncio.to_thread(service.control.endpoint, name)))
 
 
-@post("/v1/endpoints", tags=["endpoints"], **_CREATE)
+@post("/v1/endpoints", tags=["endpoints"], **CREATE)
 async def create_endpoint(
     data: JSONBody[Endpoint], service: NamedDependency[Service], caller: NamedDependency[Caller]
 ) -> Response[EndpointView]:
     """Create an endpoint; its champion serves at once."""
-    record = await _write(service, lambda: service.control.create_endpoint(data, actor=caller.actor))
-    return _tagged(endpoint_view(record))
+    record = await write(service, lambda: service.control.create_endpoint(data, actor=caller.actor))
+    return tagged(endpoint_view(record))
 
 
-@put("/v1/endpoints/{name:str}", tags=["endpoints"], **_REPLACE)
+@put("/v1/endpoints/{name:str}", tags=["endpoints"], **REPLACE)
 async def replace_endpoint(
     name: FromPath[str],
     data: JSONBody[Endpoint],
@@ -84,8 +94,8 @@ async def replace_endpoint(
 ) -> Response[EndpointView]:
     """Replace an endpoint, for instance to change its champion."""
     _same_name(name, data.name)
-    record = await _write(service, lambda: service.control.replace_endpoint(data, if_match, actor=caller.actor))
-    return _tagged(endpoint_view(record))
+    record = await write(service, lambda: service.control.replace_endpoint(data, if_match, actor=caller.actor))
+    return tagged(endpoint_view(record))
 
 
 @get("/v1/experiments", tags=["experiments"], **needs("read"))
@@ -97,7 +107,7 @@ async def list_experiments(service: NamedDependency[Service]) -> list[Experiment
 @get("/v1/experiments/{name:str}", tags=["experiments"], **needs("read", 404))
 async def read_experiment(name: FromPath[str], service: NamedDependency[Service]) -> Response[ExperimentView]:
     """Return one experiment."""
-    return _tagged(experiment_view(await asyncio.to_thread(service.control.experiment, name)))
+    return tagged(experiment_view(await asyncio.to_thread(service.control.experiment, name)))
 
 
 @get("/v1/experiments/{name:str}/allocation", tags=["experiments"], **needs("read", 404))
@@ -110,16 +120,16 @@ async def read_allocation(
     return [epoch_view(epoch, record.document) for epoch in epochs]
 
 
-@post("/v1/experiments", tags=["experiments"], **_CREATE)
+@post("/v1/experiments", tags=["experiments"], **CREATE)
 async def create_experiment(
     data: JSONBody[Experiment], service: NamedDependency[Service], caller: NamedDependency[Caller]
 ) -> Response[ExperimentView]:
     """Create an experiment as a draft; it takes units once it is started."""
-    record = await _write(service, lambda: service.control.create_experiment(data, actor=caller.actor))
-    return _tagged(experiment_view(record))
+    record = await write(service, lambda: service.control.create_experiment(data, actor=caller.actor))
+    return tagged(experiment_view(record))
 
 
-@put("/v1/experiments/{name:str}", tags=["experiments"], **_REPLACE)
+@put("/v1/experiments/{name:str}", tags=["experiments"], **REPLACE)
 async def replace_experiment(
     name: FromPath[str],
     data: JSONBody[Experiment],
@@ -129,40 +139,40 @@ async def replace_experiment(
 ) -> Response[ExperimentView]:
     """Replace a draft, or change the weights or traffic of a started experiment; units move as little as possible."""
     _same_name(name, data.name)
-    record = await _write(service, lambda: service.control.replace_experiment(data, if_match, actor=caller.actor))
-    return _tagged(experiment_view(record))
+    record = await write(service, lambda: service.control.replace_experiment(data, if_match, actor=caller.actor))
+    return tagged(experiment_view(record))
 
 
-@post("/v1/experiments/{name:str}/start", status_code=HTTP_200_OK, tags=["experiments"], **_MOVE)
+@post("/v1/experiments/{name:str}/start", status_code=HTTP_200_OK, tags=["experiments"], **MOVE)
 async def start_experiment(
     name: FromPath[str], service: NamedDependency[Service], caller: NamedDependency[Caller], if_match: IfMatch = None
 ) -> Response[ExperimentView]:
     """Start a draft: it takes units from now on."""
-    return await _moved(service, lambda: service.control.start(name, if_match, actor=caller.actor))
+    return await moved(service, lambda: service.control.start(name, if_match, actor=caller.actor))
 
 
-@post("/v1/experiments/{name:str}/pause", status_code=HTTP_200_OK, tags=["experiments"], **_MOVE)
+@post("/v1/experiments/{name:str}/pause", status_code=HTTP_200_OK, tags=["experiments"], **MOVE)
 async def pause_experiment(
     name: FromPath[str], service: NamedDependency[Service], caller: NamedDependency[Caller], if_match: IfMatch = None
 ) -> Response[ExperimentView]:
     """Stop taking units; the champion serves them until the experiment is resumed."""
-    return await _moved(service, lambda: service.control.pause(name, if_match, actor=caller.actor))
+    return await moved(service, lambda: service.control.pause(name, if_match, actor=caller.actor))
 
 
-@post("/v1/experiments/{name:str}/resume", status_code=HTTP_200_OK, tags=["experiments"], **_MOVE)
+@post("/v1/experiments/{name:str}/resume", status_code=HTTP_200_OK, tags=["experiments"], **MOVE)
 async def resume_experiment(
     name: FromPath[str], service: NamedDependency[Service], caller: NamedDependency[Caller], if_match: IfMatch = None
 ) -> Response[ExperimentView]:
     """Take units again; every unit gets the arm that it had."""
-    return await _moved(service, lambda: service.control.resume(name, if_match, actor=caller.actor))
+    return await moved(service, lambda: service.control.resume(name, if_match, actor=caller.actor))
 
 
-@post("/v1/experiments/{name:str}/conclude", status_code=HTTP_200_OK, tags=["experiments"], **_MOVE)
+@post("/v1/experiments/{name:str}/conclude", status_code=HTTP_200_OK, tags=["experiments"], **MOVE)
 async def conclude_experiment(
     name: FromPath[str], service: NamedDependency[Service], caller: NamedDependency[Caller], if_match: IfMatch = None
 ) -> Response[ExperimentView]:
     """End the experiment for good; late outcomes still count."""
-    return await _moved(service, lambda: service.control.conclude(name, if_match, actor=caller.actor))
+    return await moved(service, lambda: service.control.conclude(name, if_match, actor=caller.actor))
 
 
 @get("/v1/models", tags=["models"], **needs("read"))
@@ -207,18 +217,20 @@ CONTROL_PLANE = [
 ]
 
 
-async def _write(service: Service, change: Callable[[], Record]) -> Record:
-    """Make the change in a thread, then serve by it before the client is answered."""
+async def write(service: Service, change: Callable[[], Record]) -> Record:
+    """Make a change in a thread, then serve by it before the client is answered."""
     record = await asyncio.to_thread(change)
     await service.refresh()
     return record
 
 
-async def _moved(service: Service, move: Callable[[], ExperimentRecord]) -> Response[ExperimentView]:
-    return _tagged(experiment_view(await _write(service, move)))
+async def moved(service: Service, move: Callable[[], ExperimentRecord]) -> Response[ExperimentView]:
+    """Move an experiment and answer with what it is now."""
+    return tagged(experiment_view(await write(service, move)))
 
 
-def _tagged(view: View) -> Response[View]:
+def tagged(view: View) -> Response[View]:
+    """Answer with the view, and its revision as ETag."""
     return Response(view, headers={"ETag": f'"{view.revision}"'})
 
 

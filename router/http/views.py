@@ -11,7 +11,7 @@ from router.assignment.hashing import BUCKETS
 from router.decision_id import encode
 from router.documents import SPECIAL_NAMES, Endpoint, Experiment
 from router.ledger.audit import AuditRecord
-from router.ledger.control import EndpointRecord, EpochRecord, ExperimentRecord, State
+from router.ledger.control_writing import EndpointRecord, EpochRecord, ExperimentRecord, State
 from router.ledger.decided import read_draw, read_shown
 from router.ledger.reading import StoredDecision, StoredOutcome
 from router.ledger.records import ShadowRow

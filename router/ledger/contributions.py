@@ -73,6 +73,11 @@ def folds(experiment: Experiment, outcome: str) -> tuple[Fold, ...]:
     )
 
 
+def statistics_of(metric: AnyMetric) -> tuple[str, ...]:
+    """Return the names of the statistics that a metric is made of: one, or a ratio's numerator and denominator."""
+    return tuple(_statistic(metric, outcome, part) for part, outcome in enumerate(metric.outcome_names()))
+
+
 def learned_features(experiment: Experiment, metric: AnyMetric) -> tuple[AnyFeature, ...]:
     """Return what of a context the experiment learns a metric from: nothing, unless it is a contextual bandit's own."""
     allocation = experiment.allocation

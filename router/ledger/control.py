@@ -1,66 +1,33 @@
 """Endpoints, experiments and epochs in the ledger; every write is a compare-and-set on the revision, and audited."""
 
 from collections.abc import Collection
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, Engine, RowMapping, func, insert, select, update
+from sqlalchemy import Engine, RowMapping, func, select, update
 from sqlalchemy.exc import IntegrityError
 
-from router.assignment.epochs import Epoch, dump_runs, load_runs
+from router.assignment.epochs import Epoch, load_runs
 from router.documents import Endpoint, Experiment
-from router.errors import AlreadyExists, RevisionMismatch, UnknownEndpoint, UnknownExperiment
-from router.ledger import audit, schema
+from router.errors import UnknownEndpoint, UnknownExperiment
+from router.ledger import schema
+from router.ledger.control_writing import (
+    Author,
+    Change,
+    EndpointRecord,
+    EpochRecord,
+    ExperimentRecord,
+    insert_endpoint,
+    insert_experiment,
+    publish_epoch,
+    raise_version,
+    update_endpoint,
+    update_experiment,
+)
 from router.ledger.database import for_reading, transaction
 from router.ledger.regressions import RegressionMinute, read_regressions
+from router.ledger.sharing import Sharing, read_sharing
 from router.ledger.statistics import Minute, read_minutes
-
-State = Literal["draft", "running", "paused", "concluded"]
-
-
-class EndpointRecord(msgspec.Struct, frozen=True):
-    """An endpoint as stored."""
-
-    document: Endpoint
-    revision: int
-    created_ms: int
-    updated_ms: int
-
-
-class ExperimentRecord(msgspec.Struct, frozen=True):
-    """An experiment as stored, with its newest epoch (none before the first start)."""
-
-    id: int
-    document: Experiment
-    state: State
-    revision: int
-    created_ms: int
-    started_ms: int | None
-    ended_ms: int | None
-    epoch: Epoch | None
-
-
-class EpochRecord(msgspec.Struct, frozen=True):
-    """An epoch as stored: why it was published, and when."""
-
-    epoch: Epoch
-    reason: str
-    published_ms: int
-
-
-class Change(msgspec.Struct, frozen=True):
-    """A new state of an experiment: what replaces what, and the epoch to publish with it."""
-
-    document: Experiment
-    state: State
-    started_ms: int | None
-    ended_ms: int | None
-    epoch: Epoch | None = None
-    reason: str = ""
-
-
-class EpochTaken(Exception):
-    """A bandit has published an epoch of this number since the experiment was read; read it again, and try again."""
 
 
 class Latest(NamedTuple):
@@ -103,35 +70,13 @@ class ControlTables:
 
     def create_endpoint(self, document: Endpoint, now_ms: int, *, actor: str) -> None:
         """Store a new endpoint, or raise AlreadyExists."""
-        values = {
-            "name": document.name,
-            "revision": 1,
-            "document": _dump(document),
-            "created_ms": now_ms,
-            "updated_ms": now_ms,
-        }
         with transaction(self._writing) as connection:
-            _insert_named(connection, schema.endpoints, values, f"endpoint {document.name!r}")
-            after = {"revision": 1, "document": document}
-            _finish(connection, audit.Entry(actor, "create", f"endpoint {document.name}", None, after), now_ms)
+            insert_endpoint(connection, document, Author(actor, now_ms, "create"))
 
     def replace_endpoint(self, document: Endpoint, revision: int, now_ms: int, *, actor: str) -> None:
         """Replace an endpoint's document if it is still at `revision`, or raise RevisionMismatch."""
-        table = schema.endpoints
-        old = select(table.c.document).where(table.c.name == document.name, table.c.revision == revision)
-        statement = (
-            update(table)
-            .where(table.c.name == document.name, table.c.revision == revision)
-            .values(document=_dump(document), revision=revision + 1, updated_ms=now_ms)
-        )
         with transaction(self._writing) as connection:
-            replaced = connection.scalar(old)
-            if replaced is None or connection.execute(statement).rowcount == 0:
-                current = connection.scalar(select(table.c.revision).where(table.c.name == document.name))
-                raise RevisionMismatch(f"endpoint {document.name!r}", current or 0, revision)
-            before = {"revision": revision, "document": msgspec.Raw(replaced.encode())}
-            after = {"revision": revision + 1, "document": document}
-            _finish(connection, audit.Entry(actor, "replace", f"endpoint {document.name}", before, after), now_ms)
+            update_endpoint(connection, document, revision, Author(actor, now_ms, "replace"))
 
     def experiments(self) -> list[ExperimentRecord]:
         """Return every experiment, oldest first: the order in which they may take a unit."""
@@ -158,47 +103,15 @@ class ControlTables:
 
     def create_experiment(self, document: Experiment, now_ms: int, *, actor: str) -> None:
         """Store a new experiment as a draft, or raise AlreadyExists."""
-        values = {
-            "name": document.name,
-            "endpoint": document.endpoint,
-            "state": "draft",
-            "revision": 1,
-            "document": _dump(document),
-            "created_ms": now_ms,
-        }
         with transaction(self._writing) as connection:
-            key = _insert_named(connection, schema.experiments, values, f"experiment {document.name!r}")
-            _write_arms(connection, key, document)
-            after = _audited("draft", 1, None, document)
-            _finish(connection, audit.Entry(actor, "create", f"experiment {document.name}", None, after), now_ms)
+            insert_experiment(connection, document, Author(actor, now_ms, "create"))
 
     def change_experiment(
         self, record: ExperimentRecord, change: Change, now_ms: int, *, actor: str, action: str
     ) -> None:
         """Store a change based on `record`, or raise RevisionMismatch; its epoch appears in the same transaction."""
-        table = schema.experiments
-        statement = (
-            update(table)
-            .where(table.c.id == record.id, table.c.revision == record.revision)
-            .values(
-                document=_dump(change.document),
-                state=change.state,
-                revision=record.revision + 1,
-                started_ms=change.started_ms,
-                ended_ms=change.ended_ms,
-            )
-        )
         with transaction(self._writing) as connection:
-            if connection.execute(statement).rowcount == 0:
-                current = connection.scalar(select(table.c.revision).where(table.c.id == record.id))
-                raise RevisionMismatch(f"experiment {record.document.name!r}", current or 0, record.revision)
-            _write_arms(connection, record.id, change.document)
-            if change.epoch is not None:
-                _publish_next(connection, record.id, change.epoch, change.reason, now_ms)
-            before = _audited(record.state, record.revision, record.epoch, record.document)
-            after = _audited(change.state, record.revision + 1, change.epoch or record.epoch, change.document)
-            subject = f"experiment {record.document.name}"
-            _finish(connection, audit.Entry(actor, action, subject, before, after), now_ms)
+            update_experiment(connection, record, change, Author(actor, now_ms, action))
 
     def publish(self, record: ExperimentRecord, epoch: Epoch, reason: str, now_ms: int) -> bool:
         """Publish the next epoch of a running experiment; return whether it is the one that stands.
@@ -212,7 +125,7 @@ class ControlTables:
                 # Takes the row's lock, so that a change of the document comes before or after.
                 if connection.execute(update(table).where(*unchanged).values(state="running")).rowcount == 0:
                     return False
-                _publish(connection, record.id, epoch, reason, now_ms)
+                publish_epoch(connection, record.id, epoch, reason, now_ms)
                 raise_version(connection, now_ms)
         except IntegrityError:
             return False
@@ -227,6 +140,11 @@ class ControlTables:
         """Return the sums over values of a metric and their contexts, of an experiment."""
         with transaction(self._reading) as connection:
             return read_regressions(connection, experiment_id, metric)
+
+    def sharing(self, experiment_id: int, known: Sharing) -> Sharing:
+        """Return which arms have had a share in every epoch of an experiment; reads those that are not known yet."""
+        with transaction(self._reading) as connection:
+            return read_sharing(connection, experiment_id, known)
 
     def epochs(self, experiment_id: int, limit: int, before: int | None = None) -> list[EpochRecord]:
         """Return the newest epochs of an experiment, or those before a number; oldest first."""
@@ -244,66 +162,6 @@ class ControlTables:
                 for number, runs, traffic, basis, reason, published_ms in connection.execute(query)
             ]
         return newest_first[::-1]
-
-
-def _insert_named(connection: Connection, table: Any, values: dict[str, Any], thing: str) -> int:
-    try:
-        result = connection.execute(insert(table).values(**values))
-    except IntegrityError as error:
-        raise AlreadyExists(f"{thing} exists already; choose another name or change that one") from error
-    key = result.inserted_primary_key
-    return key[0] if key is not None and isinstance(key[0], int) else 0
-
-
-def _write_arms(connection: Connection, experiment_id: int, document: Experiment) -> None:
-    table = schema.arms
-    connection.execute(table.delete().where(table.c.experiment_id == experiment_id))
-    rows = [
-        {"experiment_id": experiment_id, "arm": number, "name": arm.name, "model": arm.model}
-        for number, arm in enumerate(document.arms)
-    ]
-    connection.execute(insert(table), rows)
-
-
-def _publish_next(connection: Connection, experiment_id: int, epoch: Epoch, reason: str, now_ms: int) -> None:
-    try:
-        _publish(connection, experiment_id, epoch, reason, now_ms)
-    except IntegrityError as error:
-        raise EpochTaken(f"epoch {epoch.number} of experiment {experiment_id} has been published meanwhile") from error
-
-
-def _publish(connection: Connection, experiment_id: int, epoch: Epoch, reason: str, now_ms: int) -> None:
-    connection.execute(
-        insert(schema.epochs).values(
-            experiment_id=experiment_id,
-            epoch=epoch.number,
-            runs=dump_runs(epoch.table),
-            traffic=epoch.traffic,
-            reason=reason,
-            published_ms=now_ms,
-            basis=epoch.basis,
-        )
-    )
-
-
-def _audited(state: State, revision: int, epoch: Epoch | None, document: Experiment) -> dict[str, Any]:
-    number = None if epoch is None else epoch.number
-    return {"state": state, "revision": revision, "epoch": number, "document": document}
-
-
-def _finish(connection: Connection, entry: audit.Entry, now_ms: int) -> None:
-    raise_version(connection, now_ms)
-    audit.record(connection, entry, now_ms)
-
-
-def raise_version(connection: Connection, now_ms: int) -> None:
-    """Let every replica know that the control tables or the keys have changed."""
-    table = schema.control_version
-    connection.execute(update(table).values(version=table.c.version + 1, changed_ms=now_ms))
-
-
-def _dump(document: Endpoint | Experiment) -> str:
-    return msgspec.json.encode(document).decode()
 
 
 def _endpoint(row: RowMapping) -> EndpointRecord:

@@ -24,7 +24,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from router.errors import CannotStart, LedgerUnavailable
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration; known without importing Alembic, so that a start needs it only when there is work."""
 
 READ_ONLY = "read_only"

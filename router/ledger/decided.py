@@ -33,6 +33,8 @@ class Decided(NamedTuple):
     context: str | None
     shown: str | None
     draw: str | None
+    unit: str = ""
+    propensity: float = 1.0
 
     def prediction(self, item: int) -> float | None:
         """Return what was predicted for an item; nothing if the decision has no such item, or ran no model."""
@@ -54,7 +56,7 @@ class Decided(NamedTuple):
 def known_decisions(connection: Connection, ids: Collection[bytes]) -> dict[bytes, Decided]:
     """Return what is in the ledger of these decisions."""
     table = schema.decisions
-    columns = (table.c.id, table.c.predictions, table.c.context, table.c.shown, table.c.draw)
+    columns = (table.c.id, *(table.c[name] for name in Decided._fields))
     found: dict[bytes, Decided] = {}
     for these in among(connection, table.c.id, ids):
         for key, predictions, *rest in connection.execute(select(*columns).where(these)):

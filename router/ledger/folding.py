@@ -11,8 +11,8 @@ import msgspec
 from sqlalchemy import Connection, bindparam, select, update
 
 from router.allocation.contextual import encode as encode_context
-from router.decision_id import FORCED, encode
-from router.documents import AnyFeature, Experiment
+from router.decision_id import FORCED, encode, unpack
+from router.documents import Experiment
 from router.ledger import schema
 from router.ledger.contributions import (
     ITEMS,
@@ -26,11 +26,14 @@ from router.ledger.contributions import (
     is_label,
 )
 from router.ledger.decided import Decided, context_of, credited_arms, items_of, known_decisions, read_context
+from router.ledger.evidence import Evidence, add_evidence
 from router.ledger.records import ACCEPTED, DUPLICATE, DecisionRow, Item, Observation, Receipt, decided_ms
 from router.ledger.regressions import Sums, add_regressions, sums_of
 from router.ledger.restoring import Taken, note_taken, restore
+from router.ledger.restoring_evidence import restore_evidence
 from router.ledger.statements import among, insert_missing, lock_outcomes
 from router.ledger.statistics import MS_PER_MINUTE, OUTCOMES_SHARD, Statistic, add_statistics
+from router.ledger.weights import Weights
 
 _NAME_ONE = "name a candidate by the `item` that the reply has for it"
 _Key = tuple[str, int]
@@ -44,9 +47,10 @@ class Folder:
     """Records outcomes and keeps the statistics equal to what they add up to."""
 
     def __init__(self) -> None:
-        # A started experiment's metrics never change.
+        # Of a started experiment, what is read of it here never changes: metrics, features and `slow_ms`.
         self._folds: dict[tuple[int, str], tuple[Fold, ...]] = {}
-        self._features: dict[int, tuple[AnyFeature, ...]] = {}
+        self._experiments: dict[int, Experiment] = {}
+        self._weights = Weights()
 
     def record(self, connection: Connection, observations: Sequence[Observation], now_ms: int) -> list[Receipt]:
         """Insert outcomes, fold the new ones into the statistics and return a receipt for each, in order.
@@ -94,29 +98,27 @@ class Folder:
         """Count the items of decisions that have just been inserted and that an experiment drew."""
         counts: dict[Statistic, Moments] = defaultdict(lambda: NOTHING)
         regressions: dict[Statistic, Sums] = {}
+        evidence = Evidence()
         for row in rows:
-            if row.experiment_id is not None and row.arm is not None and row.epoch != FORCED:
+            if row.experiment_id is not None and row.arm is not None and row.epoch is not None and row.epoch != FORCED:
                 items = items_of(row.predictions, row.shown)
                 statistic = Statistic(row.experiment_id, row.arm, ITEMS, row.decided_ms // MS_PER_MINUTE)
-                counts[statistic] += Moments(1, items, items * items)
-                if features := self._counted_features(connection, row.experiment_id):
+                counts[statistic] += (decided := Moments(1, items, items * items))
+                document = self._document(connection, row.experiment_id)
+                if document is None:
+                    continue
+                weight = self._weights.weigh(connection, row.experiment_id, row.epoch, row.arm, row.propensity)
+                if weight is not None:
+                    evidence.decided(document, row, decided, weight)
+                if features := counted_features(document):
                     context = {} if row.context is None else read_context(row.context)
                     added = sums_of(encode_context(features, context), items, 0.0, 0.0)
                     regressions[statistic] = regressions[statistic] + added if statistic in regressions else added
         add_statistics(connection, counts, shard)
+        add_evidence(connection, evidence.sums(), shard)
         if regressions:
             lock_outcomes(connection)
             add_regressions(connection, regressions)
-
-    def _counted_features(self, connection: Connection, experiment_id: int) -> tuple[AnyFeature, ...]:
-        """Return what of the contexts of all decisions has to be known, answered or not: where there is a default."""
-        known = self._features.get(experiment_id)
-        if known is None:
-            document = self._document(connection, experiment_id)
-            known = () if document is None else counted_features(document)
-            if document is not None:
-                self._features[experiment_id] = known
-        return known
 
     def folds(self, connection: Connection, experiment_id: int | None, outcome: str) -> tuple[Fold, ...]:
         """Return the statistics that an outcome of this name feeds; none outside experiments."""
@@ -131,9 +133,14 @@ class Folder:
         return known
 
     def _document(self, connection: Connection, experiment_id: int) -> Experiment | None:
-        table = schema.experiments
-        document = connection.scalar(select(table.c.document).where(table.c.id == experiment_id))
-        return None if document is None else msgspec.json.decode(document, type=Experiment)
+        known = self._experiments.get(experiment_id)
+        if known is None:
+            table = schema.experiments
+            document = connection.scalar(select(table.c.document).where(table.c.id == experiment_id))
+            if document is None:
+                return None
+            known = self._experiments[experiment_id] = msgspec.json.decode(document, type=Experiment)
+        return known
 
     def _insert(
         self,
@@ -199,26 +206,34 @@ class Folder:
         changes: dict[Statistic, Moments] = defaultdict(lambda: NOTHING)
         regressions: dict[Statistic, Sums] = {}
         taken: dict[Statistic, Taken] = {}
+        evidence = Evidence()
         for about, (experiment_id, arm) in touched.items():
             if experiment_id is None or arm is None or not self._counts(connection, about, experiment_id, known):
                 continue
             counted = {key: stated for key, stated in said[about].items() if stated.counted}
             decided, made_ms = known[about.decision_id], decided_ms(about.decision_id)
             prediction, credited = decided.prediction(about.item), credited_arms(arm, about.item, decided)
+            epoch = unpack(about.decision_id).epoch
+            weight = self._weights.weigh(connection, experiment_id, epoch, arm, decided.propensity)
             for fold in self.folds(connection, experiment_id, about.metric):
                 after = contribution(fold.metric, said[about], prediction, made_ms)
                 before = contribution(fold.metric, counted, prediction, made_ms)
                 for number, credit in credited.items():
                     statistic = Statistic(experiment_id, number, fold.statistic, made_ms // MS_PER_MINUTE)
-                    changes[statistic] += after.scaled(credit) - before.scaled(credit)
+                    changed = after.scaled(credit) - before.scaled(credit)
+                    changes[statistic] += changed
+                    if weight is not None:
+                        evidence.observed(statistic, fold.metric, decided.unit, weight, changed)
                     if after != before:
                         note_taken(taken, statistic, Taken(before.scaled(credit).squares, about.metric, fold))
                 if fold.features:
                     added = sums_of(encode_context(fold.features, context_of(decided)), *(after - before))
                     regressions[statistic] = regressions[statistic] + added if statistic in regressions else added
         add_statistics(connection, changes, OUTCOMES_SHARD)
+        add_evidence(connection, evidence.sums(), OUTCOMES_SHARD)
         add_regressions(connection, regressions)
         restore(connection, taken)
+        restore_evidence(connection, taken, self._weights)
 
 
 def _occurred_ms(observation: Observation, said: Mapping[_Key, Stated]) -> int:

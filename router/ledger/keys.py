@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, RowMapping, bindparam, insert, select
 from router.errors import UnknownKey
 from router.keys import ApiKey
 from router.ledger import audit, schema
-from router.ledger.control import raise_version
+from router.ledger.control_writing import raise_version
 from router.ledger.database import for_reading, transaction
 
 

@@ -24,6 +24,8 @@ class DecisionRow(NamedTuple):
     predictions: str
     shown: str | None = None
     draw: str | None = None
+    latency_ms: float | None = None
+    """How long the assigned arm took, or was waited for; None where several rankings were mixed or no model ran."""
 
 
 class AssignmentRow(NamedTuple):

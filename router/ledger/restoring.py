@@ -12,17 +12,16 @@ from sqlalchemy import Connection, Table, func, select
 from router.allocation.contextual import encode as encode_context
 from router.documents import BinaryMetric
 from router.ledger import schema
-from router.ledger.contributions import NOTHING, Fold, Moments, Stated, contribution
-from router.ledger.decided import Decided, context_of, credited_arms, read_predictions
-from router.ledger.records import Item, decided_ms
+from router.ledger.contributions import NOTHING, Fold, Moments, contribution
+from router.ledger.counted import Counted, Range, read_counted
+from router.ledger.decided import context_of, credited_arms
+from router.ledger.records import decided_ms
 from router.ledger.regressions import Sums, add_regressions, sums_of
 from router.ledger.rollup import STEPS
-from router.ledger.statistics import MS_PER_MINUTE, OUTCOMES_SHARD, Statistic, add_statistics
+from router.ledger.statistics import OUTCOMES_SHARD, Statistic, add_statistics
 
 LOSS = 1e6
 """Where the square of what is taken away is so many times what is left of all squares, ten digits are good at most."""
-
-_TIME_BYTES = 6
 
 
 class Taken(NamedTuple):
@@ -31,13 +30,6 @@ class Taken(NamedTuple):
     squares: float
     outcome: str
     fold: Fold
-
-
-class _Counted(NamedTuple):
-    about: Item
-    arm: int
-    decided: Decided
-    statements: dict[tuple[str, int], Stated]
 
 
 def note_taken(taken: MutableMapping[Statistic, Taken], statistic: Statistic, one: Taken) -> None:
@@ -52,7 +44,7 @@ def restore(connection: Connection, taken: Mapping[Statistic, Taken]) -> None:
 
     It reads the outcomes of a minute, or of the hour or day that the minute is part of by now.
     """
-    read: dict[tuple[int, int, int, str], Sequence[_Counted]] = {}
+    read: dict[Range, Sequence[Counted]] = {}
     for statistic, one in sorted(taken.items(), key=lambda each: each[0]):
         span = _longest_span(connection, statistic)
         first = statistic._replace(minute=statistic.minute - statistic.minute % span)
@@ -60,13 +52,13 @@ def restore(connection: Connection, taken: Mapping[Statistic, Taken]) -> None:
         # Neither is true of what is no number.
         if one.squares <= LOSS * abs(left.squares) or (left == NOTHING and not one.fold.features):
             continue
-        key = (first.experiment_id, first.minute, span, one.outcome)
-        if left.n and key not in read:
-            read[key] = _counted(connection, first, span, one.outcome)
-        _replace(connection, first, span, *_added(first, one.fold, read[key] if left.n else ()))
+        wanted = Range(first.experiment_id, one.outcome, first.minute, first.minute + span)
+        if left.n and wanted not in read:
+            read[wanted] = list(read_counted(connection, wanted))
+        _replace(connection, first, span, *_added(first, one.fold, read[wanted] if left.n else ()))
 
 
-def _added(first: Statistic, fold: Fold, items: Iterable[_Counted]) -> tuple[Moments, Sums | None]:
+def _added(first: Statistic, fold: Fold, items: Iterable[Counted]) -> tuple[Moments, Sums | None]:
     """Return what the items add to a statistic and to its regressions."""
     moments, sums = NOTHING, None
     for about, arm, decided, statements in items:
@@ -113,30 +105,3 @@ def _of(table: Table, statistic: Statistic) -> tuple[Any, ...]:
 
 def _within(table: Table, first: Statistic, span: int) -> tuple[Any, ...]:
     return (*_of(table, first), table.c.minute >= first.minute, table.c.minute < first.minute + span)
-
-
-def _counted(connection: Connection, first: Statistic, span: int, outcome: str) -> list[_Counted]:
-    """Return what is counted of the decisions of these minutes, by item."""
-    table, decisions = schema.outcomes, schema.decisions
-    start, end = ((minute * MS_PER_MINUTE).to_bytes(_TIME_BYTES) for minute in (first.minute, first.minute + span))
-    said = (*Item._fields, "arm", "outcome_id", "version", *Stated._fields)
-    query = (
-        select(*(table.c[name] for name in said), *(decisions.c[name] for name in Decided._fields))
-        .join(decisions, decisions.c.id == table.c.decision_id)
-        .where(
-            table.c.decision_id >= start,
-            table.c.decision_id < end,
-            table.c.experiment_id == first.experiment_id,
-            table.c.metric == outcome,
-            table.c.counted,
-        )
-    )
-    items: dict[tuple[bytes, int], _Counted] = {}
-    for id_, metric, item, arm, outcome_id, version, *rest in connection.execute(query):
-        known = items.get((id_, item))
-        if known is None:
-            predictions, *others = rest[len(Stated._fields) :]
-            decided = Decided(read_predictions(predictions), *others)
-            known = items[id_, item] = _Counted(Item(id_, metric, item), arm, decided, {})
-        known.statements[outcome_id, version] = Stated(*rest[: len(Stated._fields)])
-    return list(items.values())

@@ -95,6 +95,7 @@ decisions = Table(
     Column("predictions", Text, nullable=False),
     Column("shown", Text),
     Column("draw", Text),
+    Column("latency_ms", Float),
     postgresql_partition_by="range (id)",
 )
 
@@ -152,6 +153,60 @@ regressions = Table(
     Column("count", BigInteger, nullable=False),
     Column("sums", Text, nullable=False),
     sqlite_with_rowid=False,
+)
+
+evidence = Table(
+    "evidence",
+    metadata,
+    Column("experiment_id", Integer, primary_key=True),
+    Column("arm", Integer, primary_key=True),
+    Column("metric", Text, primary_key=True),
+    Column("minute", Integer, primary_key=True),
+    Column("shard", Integer, primary_key=True),
+    Column("sums", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+evidence_scales = Table(
+    "evidence_scales",
+    metadata,
+    Column("experiment_id", Integer, primary_key=True),
+    Column("metric", Text, primary_key=True),
+    Column("scale", Float, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+rollouts = Table(
+    "rollouts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("endpoint", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("stage", Integer, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("document", Text, nullable=False),
+    Column("champion", Text),
+    Column("experiments", Text, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("stage_ms", BigInteger),
+    Column("stage_decisions", BigInteger, nullable=False),
+    Column("before_stage", LargeBinary),
+    Column("ended_ms", BigInteger),
+)
+
+rollout_transitions = Table(
+    "rollout_transitions",
+    metadata,
+    Column("rollout_id", Integer, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("stage", Integer, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("findings", Text, nullable=False),
 )
 
 shadow_predictions = Table(

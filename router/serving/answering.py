@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
+from time import perf_counter
 from typing import NamedTuple, cast
 
-from models.errors import RemoteUnavailable
+from models.errors import InvalidValue, RemoteUnavailable
 from router.assignment.audience import Context
-from router.errors import Overloaded, PredictionFailed, TurnoutError, Unavailable
+from router.errors import InvalidInput, Overloaded, PredictionFailed, TurnoutError, Unavailable
 from router.serving.assign import Assignment
 from router.serving.ranking import Listed, mixed, ranked
 from router.serving.routes import EndpointRoute, ExperimentRoute, Limits, ServedModel
@@ -37,6 +38,8 @@ class Answer(NamedTuple):
     served_model: str
     fallback: str | None
     listed: Listed | None = None
+    latency_ms: float | None = None
+    """How long the assigned model took, or was waited for."""
 
 
 class _Failed(Exception):
@@ -49,7 +52,9 @@ class _Failed(Exception):
         self.cause = cause
 
     def as_answer(self, who: str) -> TurnoutError:
-        """Return what the client is told: to try again if the model was busy or is far away, else that it failed."""
+        """Return what the client is told: to send what the model takes, to try again later, or that it failed."""
+        if isinstance(self.cause, InvalidValue):
+            return InvalidInput(self.reason, field=self.cause.feature)
         message = f"{who}: {self.reason}"
         return (
             Overloaded(message)
@@ -59,7 +64,7 @@ class _Failed(Exception):
 
 
 class Answerer:
-    """Asks models, and the champion where the assigned ones fail."""
+    """Asks models, and the champion, or else the control, where the assigned ones fail."""
 
     def __init__(self, runner: ModelRunner) -> None:
         self._runner = runner
@@ -72,23 +77,27 @@ class Answerer:
         Raises:
             PredictionFailed, Overloaded: Nobody answered, the champion included.
         """
+        started_s = perf_counter()
         try:
             if assignment is not None and assignment.is_interleaved:
                 return await self._mix(assignment.experiment, request, nonce)
             served, limits = assigned_model(route, assignment)
             predictions = await self._run(served, request.rows, limits)
-            return Answer(predictions, served.reference, None, _listed(route, request, predictions))
+            latency_ms = _ms_since(started_s)
+            return Answer(predictions, served.reference, None, _listed(route, request, predictions), latency_ms)
         except _Failed as error:
-            failed = error
-        champion = route.champion
-        if failed.reference == champion.reference:
-            raise failed.as_answer(f"champion {champion.reference!r} of {route.name!r}") from failed.cause
+            failed, latency_ms = error, _ms_since(started_s)
+        stand_in, limits = _stand_in(route, assignment, failed.reference)
+        if failed.reference == stand_in.reference:
+            raise failed.as_answer(f"champion {stand_in.reference!r} of {route.name!r}") from failed.cause
         try:
-            predictions = await self._run(champion, request.rows, route.limits)
+            predictions = await self._run(stand_in, request.rows, limits)
         except _Failed as error:
             first = f"arm {failed.reference!r}: {failed.reason}"
-            raise error.as_answer(f"endpoint {route.name!r}: {first}; champion {champion.reference!r}") from error.cause
-        return Answer(predictions, champion.reference, failed.reason, _listed(route, request, predictions))
+            who = "champion" if stand_in is route.champion else "control"
+            raise error.as_answer(f"endpoint {route.name!r}: {first}; {who} {stand_in.reference!r}") from error.cause
+        listed = _listed(route, request, predictions)
+        return Answer(predictions, stand_in.reference, failed.reason, listed, latency_ms)
 
     async def _run(self, served: ServedModel, rows: Rows, limits: Limits) -> list[float]:
         try:
@@ -120,6 +129,17 @@ def assigned_model(route: EndpointRoute, assignment: Assignment | None) -> tuple
     return (route.champion, route.limits) if arm is None else (arm.served, arm.limits)
 
 
+def _stand_in(route: EndpointRoute, assignment: Assignment | None, failed: str) -> tuple[ServedModel, Limits]:
+    """Return who answers for a model that failed: the champion, and for the champion as an arm the control.
+
+    So a candidate that a rollout has just made champion is found out like any other arm that fails.
+    """
+    if failed == route.champion.reference and assignment is not None and assignment.arm is not None:
+        control = assignment.experiment.arms[0]
+        return control.served, control.limits
+    return route.champion, route.limits
+
+
 def assigned_reference(route: EndpointRoute, assignment: Assignment | None) -> str:
     """Return the assigned model version as the ledger names it; all of them where rankings are mixed."""
     if assignment is not None and assignment.is_interleaved:
@@ -130,6 +150,10 @@ def assigned_reference(route: EndpointRoute, assignment: Assignment | None) -> s
 def mixed_reference(experiment: ExperimentRoute) -> str:
     """Return the model versions whose rankings are mixed, as the ledger names them."""
     return "+".join(arm.served.reference for arm in experiment.arms)
+
+
+def _ms_since(started_s: float) -> float:
+    return round(1000 * (perf_counter() - started_s), 3)
 
 
 def _listed(route: EndpointRoute, request: PredictRequest, predictions: list[float]) -> Listed | None:

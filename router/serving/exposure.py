@@ -9,7 +9,7 @@ from router.assignment.audience import Context
 from router.decision_id import Signer
 from router.documents import Interleave
 from router.errors import NotFound, UnknownExperiment
-from router.ledger.control import ExperimentRecord
+from router.ledger.control_writing import ExperimentRecord
 from router.ledger.records import DecisionRow
 from router.ledger.writer import LedgerWriter
 from router.serving.assign import Assignment, assign

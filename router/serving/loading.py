@@ -14,7 +14,8 @@ from models.registry import Registry
 from models.runtime import Model
 from models.signature import Batch, BatchEncoder, Signature, input_struct
 from router.documents import Endpoint
-from router.ledger.control import ControlTables, EndpointRecord, ExperimentRecord
+from router.ledger.control import ControlTables
+from router.ledger.control_writing import EndpointRecord, ExperimentRecord
 from router.serving.requests import rank_decoder, request_decoder
 from router.serving.routes import (
     EndpointRoute,

@@ -162,6 +162,7 @@ class Predictor:
             predictions=json_text(answer.predictions),
             shown=None if listed is None else json_text(listed.shown),
             draw=None if listed is None or listed.draw is None else json_text(listed.draw),
+            latency_ms=answer.latency_ms,
         )
         return signed_row(self._signer, self._clock(), assignment, nonce, content)
 

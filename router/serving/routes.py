@@ -13,7 +13,7 @@ from router.assignment.epochs import Epoch
 from router.assignment.hashing import traffic_seed
 from router.documents import Arm, Breaker, Contextual, Endpoint, Experiment, Interleave
 from router.errors import ChampionUnavailable, UnknownEndpoint
-from router.ledger.control import ExperimentRecord
+from router.ledger.control_writing import ExperimentRecord
 
 
 class ServedModel(NamedTuple):

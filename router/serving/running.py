@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
+from models.errors import InvalidValue
 from models.runtime import Model
 from models.signature import BatchEncoder
 from router.documents import Breaker
@@ -78,6 +79,8 @@ class ModelRunner:
         started_s = perf_counter()
         try:
             values = checked(calls.model.predict(calls.encoder.encode(rows)), len(rows))
+        except InvalidValue:
+            raise
         except Exception:
             breaker.failed()
             raise
@@ -140,6 +143,10 @@ class ModelRunner:
         except Overloaded:
             breaker.abandoned(probe)
             self._rejected[calls.served.reference, "busy"] += 1
+            raise
+        except InvalidValue:
+            # Whoever sends such values must not take the model from everybody else.
+            breaker.abandoned(probe)
             raise
         except Exception:
             breaker.failed(probe)
@@ -241,4 +248,4 @@ def describe(error: Exception, limits: Limits) -> str:
     """Return why a model did not answer, as replies and the ledger say it."""
     if isinstance(error, TimeoutError):
         return f"no prediction within {limits.timeout_s * 1000:g} ms"
-    return str(error) if isinstance(error, TurnoutError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, TurnoutError | InvalidValue) else f"{type(error).__name__}: {error}"

@@ -26,6 +26,7 @@ class Content(NamedTuple):
     predictions: str
     shown: str | None = None
     draw: str | None = None
+    latency_ms: float | None = None
 
 
 def signed_row(
@@ -53,6 +54,7 @@ def signed_row(
         content.predictions,
         content.shown,
         content.draw,
+        content.latency_ms,
     )
 
 

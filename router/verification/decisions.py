@@ -1,6 +1,7 @@
 """Whether every decision is what its signed id says, and what its epoch draws."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -15,9 +16,11 @@ from router.documents import Contextual, Endpoint
 from router.ledger import schema
 from router.ledger.contributions import ITEMS, NOTHING, Moments
 from router.ledger.decided import items_of, read_predictions
+from router.ledger.evidence import is_slow
 from router.ledger.statistics import MS_PER_MINUTE
 from router.verification.draws import Draws, Mismatch, mismatches
 from router.verification.epochs import Epochs
+from router.verification.evidence import Counts, Evidence
 from router.verification.experiments import Known
 from router.verification.findings import Findings, shown_id
 from router.verification.ids import Integers, Said, nonces, unpack_all
@@ -43,6 +46,7 @@ _KINDS: Kinds = {
     "predictions": TEXT,
     "shown": TEXT | OPTIONAL,
     "draw": TEXT | OPTIONAL,
+    "latency_ms": NUMBER | OPTIONAL,
 }
 _DRAWN = ("experiment_id", "epoch", "arm")
 _NONE = -1
@@ -70,6 +74,7 @@ class _Columns(NamedTuple):
     predictions: Sequence[str]
     shown: Sequence[str | None]
     draw: Sequence[str | None]
+    latency_ms: Sequence[float | None]
 
 
 class Decisions:
@@ -90,6 +95,8 @@ class Decisions:
         self._kinds = _kinds_of_endpoints(connection)
         self._findings = findings
         self._regressions = regressions
+        self.evidence = Evidence(experiments, self._epochs)
+        """What decisions add to it, once all have been checked."""
         self.decided: dict[Statistic, Moments] = {}
         """How many items the drawn decisions had, by minute and arm; known once all have been checked."""
 
@@ -137,7 +144,7 @@ class Decisions:
             else:
                 known = self._experiments[key]
                 yield from _named(known, columns, said, places.tolist())
-                self._count(columns, said, places[said.epoch[places] != FORCED])
+                self._count(known, columns, said, places[said.epoch[places] != FORCED])
                 yield from self._drawn(known, columns, said, places[said.epoch[places] != FORCED])
                 yield from _forced(known, said, places[said.epoch[places] == FORCED])
 
@@ -163,14 +170,30 @@ class Decisions:
             )
             yield from rank_mismatches(place, row, self._kinds, self._experiments)
 
-    def _count(self, columns: _Columns, said: Said, places: Integers) -> None:
+    def _count(self, known: Known, columns: _Columns, said: Said, places: Integers) -> None:
         """Count the items of drawn decisions as the router does when it records them."""
-        for place in places.tolist():
-            items = items_of(columns.predictions[place], columns.shown[place])
-            minute, key = int(said.decided_ms[place]) // MS_PER_MINUTE, int(said.experiment_id[place])
-            statistic = Statistic(minute, key, int(said.arm[place]), ITEMS)
-            self.decided[statistic] = self.decided.get(statistic, NOTHING) + Moments(1, items, items * items)
-            self._regressions.decided(statistic, items, columns.context[place])
+        where, drawn = places.tolist(), Said(*(column[places] for column in said))
+        items = [items_of(columns.predictions[place], columns.shown[place]) for place in where]
+        minutes = drawn.decided_ms // MS_PER_MINUTE
+        self._count_items(known.id, minutes, drawn.arm, np.array(items, np.int64))
+        if self._regressions.count(known.id):
+            for minute, arm, number, place in zip(minutes.tolist(), drawn.arm.tolist(), items, where, strict=True):
+                self._regressions.decided(Statistic(minute, known.id, arm, ITEMS), number, columns.context[place])
+        counts = Counts(
+            units=[columns.unit[place] for place in where],
+            items=items,
+            failed=[columns.fallback[place] is not None for place in where],
+            slow=[is_slow(known.document, columns.latency_ms[place]) for place in where],
+        )
+        self.evidence.decided(known, drawn, counts)
+
+    def _count_items(self, experiment_id: int, minutes: Integers, arms: Integers, items: Integers) -> None:
+        keys, places, counts = np.unique(minutes << 8 | arms, return_inverse=True, return_counts=True)
+        totals, squares = (np.bincount(places, each, len(counts)) for each in (items, items * items))
+        columns = (keys >> 8, keys & 255, counts, totals, squares)
+        for minute, arm, *moments in zip(*(column.tolist() for column in columns), strict=True):
+            statistic = Statistic(minute, experiment_id, arm, ITEMS)
+            self.decided[statistic] = self.decided.get(statistic, NOTHING) + Moments(*moments)
 
     def _drawn(self, known: Known, columns: _Columns, said: Said, places: Integers) -> Iterator[Mismatch]:
         if not len(places):
@@ -235,6 +258,13 @@ def _contents(columns: _Columns) -> Iterator[Mismatch]:
     for place, context in enumerate(columns.context):
         if _read_context(context) is None:
             yield Mismatch(place, "context", "an object of text, numbers and truth values", context)
+    yield from _latencies(columns.latency_ms)
+
+
+def _latencies(found: Iterable[float | None]) -> Iterator[Mismatch]:
+    for place, latency_ms in enumerate(found):
+        if latency_ms is not None and not 0 <= latency_ms < math.inf:
+            yield Mismatch(place, "latency_ms", "milliseconds, or null", latency_ms)
 
 
 def _outside_audience(known: Known, columns: _Columns, places: Sequence[int]) -> Iterator[Mismatch]:

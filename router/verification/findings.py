@@ -43,6 +43,8 @@ class Summary(NamedTuple):
     while the database was away."""
     older: int
     """Statistics of decisions older than any that the ledger still has; they cannot be rebuilt."""
+    partial: int
+    """Rows of evidence of experiments that had such decisions, or some before there was evidence: not to be rebuilt."""
     seconds: float
 
 
@@ -63,6 +65,7 @@ class Findings:
         self.out_of_range = 0
         self.unlike_first = 0
         self.older = 0
+        self.partial = 0
 
     def fail(self, table: str, subject: str, what: str, expected: object, found: object) -> None:
         """Note a failure."""
@@ -98,6 +101,7 @@ class Findings:
             out_of_range=self.out_of_range,
             unlike_first=self.unlike_first,
             older=self.older,
+            partial=self.partial,
             seconds=seconds,
         )
 

@@ -45,7 +45,8 @@ def verify(
         regressions = Regressions(experiments)
         decisions = Decisions(connection, signer, experiments, findings, regressions)
         decisions.check(only)
-        Outcomes(connection, signer, experiments, findings, decisions.decided, regressions).check(only)
+        evidence = decisions.evidence
+        Outcomes(connection, signer, experiments, findings, decisions.decided, regressions, evidence).check(only)
     return findings.summary(time.perf_counter() - start)
 
 

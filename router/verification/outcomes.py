@@ -12,12 +12,14 @@ from router.assignment.epochs import INTERLEAVED
 from router.decision_id import SIZE, DecisionId, Signer, unpack
 from router.ledger.contributions import Fold, Moments, Stated, contribution, is_label
 from router.ledger.decided import Decided, credited_arms, read_predictions
+from router.ledger.evidence import Whose
 from router.ledger.statistics import MS_PER_MINUTE
+from router.verification.evidence import Evidence
 from router.verification.experiments import Known
 from router.verification.findings import Findings, shown, shown_id
 from router.verification.reading import BYTES, INTEGER, NUMBER, OPTIONAL, TEXT, TRUTH, Kinds, of_experiment, stream
 from router.verification.regressions import Regressions
-from router.verification.statistics import Statistic, Statistics, first_minute
+from router.verification.statistics import Statistic, Statistics, oldest_minute
 
 _KINDS: Kinds = {
     "decision_id": BYTES,
@@ -35,8 +37,9 @@ _KINDS: Kinds = {
     "shown": TEXT | OPTIONAL,
     "draw": TEXT | OPTIONAL,
     "context": TEXT | OPTIONAL,
+    "unit": TEXT | OPTIONAL,
 }
-_DECIDED = ("predictions", "shown", "draw", "context")
+_DECIDED = ("predictions", "shown", "draw", "context", "unit")
 _SELECTED = ", ".join(f"{'decisions' if name in _DECIDED else 'outcomes'}.{name}" for name in _KINDS)
 
 
@@ -58,6 +61,7 @@ class _Outcome(NamedTuple):
     shown: str | None
     draw: str | None
     context: str | None
+    unit: str | None
 
     def __str__(self) -> str:
         said_by = f", id {self.outcome_id!r}" if self.outcome_id else ""
@@ -76,9 +80,11 @@ class Outcomes:
         findings: Findings,
         decided: Mapping[Statistic, Moments],
         regressions: Regressions,
+        evidence: Evidence,
     ) -> None:
         self._decided = decided
         self._regressions = regressions
+        self._evidence = evidence
         self._connection = connection
         self._signer = signer
         self._experiments = experiments
@@ -98,7 +104,8 @@ class Outcomes:
         for raw, rows in groupby(map(_Outcome._make, chain.from_iterable(sound)), key=itemgetter(0)):
             self._check_decision(raw, list(rows), statistics)
         statistics.complete()
-        self._regressions.complete(self._connection, self._findings, first_minute(self._connection), only)
+        self._regressions.complete(self._connection, self._findings, oldest_minute(self._connection), only)
+        self._evidence.complete(self._connection, self._findings, statistics.forgotten, only)
 
     def _check_decision(self, raw: bytes, rows: Sequence[_Outcome], statistics: Statistics) -> None:
         # The ids of decisions that are there have been checked with them.
@@ -129,8 +136,9 @@ class Outcomes:
             self._check_not_there(rows, decided)
             return
         if rows:
+            weight = self._evidence.weigh(said) if folded else None
             for arm, credit in credited.items():
-                self._add(said._replace(arm=arm), folded, rows, prediction, credit, statistics)
+                self._add(said._replace(arm=arm), folded, rows, prediction, credit, weight, statistics)
 
     def _add(
         self,
@@ -139,6 +147,7 @@ class Outcomes:
         rows: Sequence[_Outcome],
         prediction: float | None,
         credit: float,
+        weight: float | None,
         statistics: Statistics,
     ) -> None:
         """Add what an item contributes to each statistic that it feeds."""
@@ -156,6 +165,9 @@ class Outcomes:
             statistic = Statistic(minute, said.experiment_id, said.arm, fold.statistic)
             statistics.add(statistic, moments, scale)
             self._regressions.observed(statistic, fold, moments, scale, rows[0].context)
+            if weight is not None and rows[0].unit is not None:
+                whose = Whose(*statistic[1:])
+                self._evidence.observed(whose, rows[0].unit, weight, moments, scale, len(statements))
 
     def _folds(self, said: DecisionId, rows: Sequence[_Outcome]) -> tuple[Fold, ...]:
         """Return the statistics that an item feeds."""

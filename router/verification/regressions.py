@@ -25,6 +25,10 @@ class Regressions:
         self._rebuilt: dict[Statistic, tuple[Sums, Sums]] = {}
         """The sums, and how large the numbers were on the way."""
 
+    def count(self, experiment_id: int) -> bool:
+        """Return whether decisions of the experiment count, though nothing came of them."""
+        return bool(self._counted.get(experiment_id))
+
     def decided(self, statistic: Statistic, items: int, context: str | None) -> None:
         """Add a decision, if those that nothing came of count too."""
         if features := self._counted.get(statistic.experiment_id):

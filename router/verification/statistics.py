@@ -9,8 +9,7 @@ from sqlalchemy import Connection, Table, select
 
 from router.ledger import schema
 from router.ledger.contributions import ITEMS, NOTHING, Moments
-from router.ledger.records import decided_ms
-from router.ledger.statistics import MS_PER_MINUTE
+from router.ledger.counted import first_minute
 from router.verification.findings import Findings
 from router.verification.reading import INTEGER, NUMBER, TEXT, Kinds, of_experiment, stream
 
@@ -96,7 +95,7 @@ class Statistics:
         only: int | None = None,
     ) -> None:
         self._spans = Spans(connection, schema.statistics)
-        first = first_minute(connection)
+        first = oldest_minute(connection)
         self._first = self._spans.start(int(first)) if first < math.inf else first
         self._decided: dict[Statistic, Moments] = {}
         for statistic, moments in decided.items():
@@ -110,6 +109,8 @@ class Statistics:
         self._rebuilt: dict[Statistic, _Sums] = {}
         self._minute = -1
         self._findings = findings
+        self.forgotten: set[int] = set()
+        """Experiments that had decisions which the ledger has no longer; known once all have been compared."""
 
     def add(self, statistic: Statistic, moments: Moments, scale: float) -> None:
         """Add what an item contributes; `scale` is how much was ever added or taken away on its behalf."""
@@ -135,6 +136,7 @@ class Statistics:
                 self._compare_rebuilt({})
             if minute < self._first and not (minute == self._minute and self._rebuilt):
                 self._findings.older += len(stored)
+                self.forgotten |= {statistic.experiment_id for statistic in stored}
             elif minute == self._minute:
                 self._compare_rebuilt(stored)
             else:
@@ -166,11 +168,10 @@ class Statistics:
                 self._findings.fail("statistics", str(statistic), "sums", expected, _shown(there))
 
 
-def first_minute(connection: Connection) -> float:
-    """Return the minute of the oldest decision: what older ones left behind, when their month was dropped, stays."""
-    # PostgreSQL has no minimum of bytes.
-    first = connection.scalar(select(schema.decisions.c.id).order_by(schema.decisions.c.id).limit(1))
-    return decided_ms(first) // MS_PER_MINUTE if isinstance(first, bytes) else math.inf
+def oldest_minute(connection: Connection) -> float:
+    """Return the minute of the oldest decision that the ledger still has; of none, that is never."""
+    first = first_minute(connection)
+    return math.inf if first is None else first
 
 
 def _shown(moments: Moments) -> str:

@@ -13,9 +13,10 @@ from router.http.app import application
 from router.ledger.database import open_database, upgrade
 from router.service import Service
 from router.settings import Settings
-from tests.databases import BACKENDS, database
+from tests.databases import BACKENDS, database, put_empty_ledger
 from tests.router.ledgers import store_experiment
 from tests.router.logged import filled_ledger, restored
+from tests.router.rolling import Rolling, prepare, rolling
 from tests.router.small_models import add_model, load_small
 
 # A machine that is busy with other tests is slow, not wrong.
@@ -27,12 +28,15 @@ hypothesis.settings.load_profile("turnout")
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     """A new ledger with a started experiment of id 1, in either database: what holds for one holds for the other."""
     with database(request.param, tmp_path) as url:
+        if request.param == "sqlite":
+            put_empty_ledger(tmp_path / "ledger.db")
         yield from _ledger(url)
 
 
 @pytest.fixture
 def sqlite_engine(tmp_path: Path) -> Iterator[Engine]:
     """The same in SQLite only."""
+    put_empty_ledger(tmp_path / "ledger.db")
     yield from _ledger(f"sqlite:///{tmp_path}/ledger.db")
 
 
@@ -46,7 +50,8 @@ def _ledger(url: str) -> Iterator[Engine]:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Settings over empty folders."""
+    """Settings over an empty ledger and empty folders."""
+    put_empty_ledger(tmp_path / "ledger.db")
     return Settings(
         database=f"sqlite:///{tmp_path}/ledger.db",
         registry=tmp_path / "registry",
@@ -88,3 +93,16 @@ def ledger(filled: Engine) -> Iterator[Engine]:
     """The same, as it was again after the test has altered it."""
     with restored(filled):
         yield filled
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A registry and an empty ledger, to be copied by each test of rollouts."""
+    return prepare(tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.fixture
+def play(prepared: Path, tmp_path: Path) -> Iterator[Rolling]:
+    """Rollouts on a ledger of the test's own, without a server."""
+    with rolling(prepared, tmp_path) as play:
+        yield play

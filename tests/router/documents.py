@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from tests.metrics import BRIER
+
 INPUTS = {"distance": 100.0, "carrier": "B6", "wind": 3.5}
 
 
@@ -13,14 +15,7 @@ def experiment(name: str = "too-vs-sum", **changes: Any) -> dict[str, Any]:
         "arms": [{"name": "control", "model": "sum@1"}, {"name": "too", "model": "sum-too@1"}],
         "allocation": {"kind": "split", "weights": {"control": 0.5, "too": 0.5}},
         "metrics": [
-            {
-                "name": "brier",
-                "kind": "score",
-                "score": "brier",
-                "label": "late",
-                "direction": "decrease",
-                "role": "primary",
-            },
+            BRIER,
             {"name": "click", "kind": "binary", "default": 0, "direction": "increase"},
             {"name": "yield", "kind": "ratio", "numerator": "revenue", "denominator": "seats", "direction": "increase"},
         ],

@@ -21,7 +21,8 @@ from router.documents import (
     Split,
 )
 from router.keys import LOCAL
-from router.ledger.control import Change, ControlTables
+from router.ledger.control import ControlTables
+from router.ledger.control_writing import Change
 from router.ledger.records import DecisionRow, Observation
 
 SIGNER = Signer(["a secret of enough length"])

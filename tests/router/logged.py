@@ -19,6 +19,7 @@ from router.ledger.database import open_database
 from router.service import Service, system_clock
 from router.settings import Settings
 from tests.databases import database
+from tests.metrics import BRIER
 from tests.router.documents import INPUTS, experiment
 from tests.router.small_models import add_model, load_small
 
@@ -26,14 +27,7 @@ SECRET = "a secret of enough length"
 UNITS = 120
 
 _METRICS = [
-    {
-        "name": "brier",
-        "kind": "score",
-        "score": "brier",
-        "label": "late",
-        "direction": "decrease",
-        "role": "primary",
-    },
+    BRIER,
     {"name": "click", "kind": "binary", "default": 0, "window_s": 60, "direction": "increase"},
     {"name": "yield", "kind": "ratio", "numerator": "revenue", "denominator": "seats", "direction": "increase"},
 ]

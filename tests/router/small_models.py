@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
+from models.errors import InvalidValue
 from models.manifest import Manifest, Sample
 from models.reference import ModelReference
 from models.registry import Registry
@@ -51,6 +52,16 @@ class ErrorModel(SumModel):
         self.calls += 1
         if self.calls > 6:
             raise RuntimeError("out of order")
+        return super().predict(batch)
+
+
+class WholeModel(SumModel):
+    """Takes whole distances only, as a tensor of integers does."""
+
+    def predict(self, batch: Batch) -> NDArray[np.float64]:
+        """One probability per row."""
+        if (batch.numbers[:, 0] % 1).any():
+            raise InvalidValue("distance", "feature 'distance' has a value that its model cannot take")
         return super().predict(batch)
 
 
@@ -132,6 +143,7 @@ KINDS: Mapping[str, type[SumModel]] = {
     "bulk": BulkModel,
     "rowwise": RowwiseModel,
     "awaited": AwaitedModel,
+    "whole": WholeModel,
 }
 
 

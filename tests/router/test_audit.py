@@ -11,6 +11,7 @@ from router.documents import Endpoint, Experiment
 from router.errors import AlreadyExists, RevisionMismatch, UnknownEndpoint
 from router.ledger.audit import AuditTables
 from router.ledger.control import ControlTables
+from router.ledger.rollouts import RolloutTables
 from tests.router.documents import experiment
 
 NOW_MS = 1_700_000_000_000
@@ -19,7 +20,7 @@ NOW_MS = 1_700_000_000_000
 @pytest.fixture
 def control(engine: Engine, registry: Registry) -> Control:
     """Control over an otherwise empty ledger."""
-    return Control(ControlTables(engine), registry, lambda: NOW_MS)
+    return Control(ControlTables(engine), RolloutTables(engine), registry, lambda: NOW_MS)
 
 
 def entries(engine: Engine) -> list[tuple[str, str, str, Any, Any]]:

@@ -16,7 +16,8 @@ from router.documents.allocations import AnyAllocation, AnyFeature, NumberFeatur
 from router.documents.metrics import AnyMetric
 from router.errors import Conflict
 from router.ledger import schema
-from router.ledger.control import Change, ControlTables, ExperimentRecord
+from router.ledger.control import ControlTables
+from router.ledger.control_writing import Change, ExperimentRecord
 from router.ledger.folding import Folder
 from router.ledger.records import DecisionRow, Observation
 from router.ledger.rollup import roll_up

@@ -21,6 +21,18 @@ def test_help_imports_nothing_heavy_before_a_command_is_named() -> None:
     assert done.stdout == "[]\n"
 
 
+def test_help_names_what_is_installed_without_importing_it() -> None:
+    heavy = ("numpy", "pandas", "sqlalchemy", "litestar", "dagster", "ibis")
+    code = (
+        "import sys; from click.testing import CliRunner; from router.cli import main;"
+        f"print(CliRunner().invoke(main, ['--help']).output, [m for m in {heavy!r} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "  deploy       Bring endpoint NAME and its newest models to a running router." in done.stdout
+    assert "  experiment   Create, look" in done.stdout
+    assert done.stdout.endswith(" []\n")
+
+
 def test_a_command_of_a_missing_extra_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = EntryPoint("explore", "analysis_of_mars.commands:explore", cli.GROUP)
     monkeypatch.setattr(cli, "entry_points", lambda group: [entry])

@@ -11,10 +11,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, func, make_url, select, text
 
 import router.ledger
+from router.assignment.epochs import HOLDOUT
 from router.decision_id import DecisionId
 from router.errors import CannotStart
 from router.ledger import schema
 from router.ledger.database import HEAD, for_reading, open_database, revision, shown, upgrade
+from router.ledger.evidence import BEFORE, read_evidence
 from router.ledger.partitions import ensure_partitions
 from router.ledger.writing import insert_decisions
 from tests.databases import BACKENDS, database
@@ -64,6 +66,7 @@ def test_upgrade_from_the_first_revision_keeps_every_row(backend: str, tmp_path:
         with engine.connect() as connection:
             [decision] = connection.execute(select(schema.decisions)).mappings()
             [outcome] = connection.execute(select(schema.outcomes)).mappings()
+            begun = read_evidence(connection, 1, [BEFORE], before_minute=1)
             epochs = connection.execute(select(schema.epochs).order_by(schema.epochs.c.epoch)).mappings().all()
             context = MigrationContext.configure(connection, opts={"include_object": is_published})
             assert compare_metadata(context, schema.metadata) == []
@@ -72,6 +75,7 @@ def test_upgrade_from_the_first_revision_keeps_every_row(backend: str, tmp_path:
     assert outcome["decision_id"] == decision["id"]
     assert (outcome["version"], outcome["value"], outcome["counted"]) == (0, 1.0, True)
     assert [epoch["traffic"] for epoch in epochs] == [10_000, 2500]
+    assert begun.keys() == {(HOLDOUT, BEFORE)}
 
 
 def test_every_month_gets_its_partition_ahead_of_time(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from router.allocation.tables import fixed_counts
 from router.assignment.epochs import HOLDOUT
 from router.documents import Endpoint, Experiment, check_experiment, split_path
 from router.errors import InvalidDocument
+from tests.metrics import BRIER
 
 
 def document(**changes: Any) -> dict[str, Any]:
@@ -17,14 +18,7 @@ def document(**changes: Any) -> dict[str, Any]:
         "arms": [{"name": "control", "model": "logistic@3"}, {"name": "boosting", "model": "boosting@1"}],
         "allocation": {"kind": "split", "weights": {"control": 0.9, "boosting": 0.1}},
         "metrics": [
-            {
-                "name": "brier",
-                "kind": "score",
-                "score": "brier",
-                "label": "late",
-                "direction": "decrease",
-                "role": "primary",
-            },
+            BRIER,
             {
                 "name": "click",
                 "kind": "binary",
@@ -183,6 +177,27 @@ def test_check_experiment_names_the_contradiction(changes: dict[str, Any], field
     with pytest.raises(InvalidDocument, match=re.escape(message)) as caught:
         check_experiment(parse(**changes), kind="predict", output="probability")
     assert caught.value.field == field
+
+
+SLOW_CONTROL = {"name": "control", "model": "logistic@3", "timeout_ms": 400}
+QUICK = {"name": "boosting", "model": "boosting@1", "timeout_ms": 50}
+UNSAID = {"name": "boosting", "model": "boosting@1"}
+
+
+@pytest.mark.parametrize(
+    ("arms", "slow_ms", "waited"),
+    [
+        ([SLOW_CONTROL, UNSAID], 200, "an arm is waited for no longer than the endpoint's timeout_ms, 200"),
+        ([SLOW_CONTROL, QUICK], 50, "arm 'boosting' is waited for no longer than its timeout_ms, 50"),
+    ],
+)
+def test_slow_is_less_than_any_arm_is_waited_for(arms: list[dict[str, Any]], slow_ms: int, waited: str) -> None:
+    found = parse(arms=arms, slow_ms=slow_ms)
+    with pytest.raises(InvalidDocument, match=f"{waited}; set slow_ms below that") as caught:
+        check_experiment(found, kind="predict", output="probability", timeout_ms=200)
+    assert caught.value.field == "slow_ms"
+    below = parse(arms=arms, slow_ms=slow_ms - 1)
+    check_experiment(below, kind="predict", output="probability", timeout_ms=200)
 
 
 def test_check_experiment_refuses_probability_scores_of_numbers() -> None:

@@ -19,6 +19,7 @@ from router.http.app import application
 from router.ledger import schema
 from router.ledger.control import ControlTables
 from router.ledger.database import open_database, upgrade
+from router.ledger.rollouts import RolloutTables
 from router.service import Service
 from router.settings import Settings
 from router.verification import verify
@@ -327,7 +328,7 @@ def test_settings_change_though_an_epoch_is_published_at_that_moment(settings: S
             assert tables.publish(record, bandit_epoch(record.document, record.epoch, known, 1), "new evidence", 1)
         return 1_700_000_000_000
 
-    control = Control(tables, registry, clock)
+    control = Control(tables, RolloutTables(engine), registry, clock)
     control.create_endpoint(msgspec.convert({"name": "delay", "champion": "sum@1"}, Endpoint), actor="a")
     control.create_experiment(msgspec.convert(document(), Experiment), actor="a")
     control.start("bandit", "*", actor="a")

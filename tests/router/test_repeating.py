@@ -96,3 +96,22 @@ def test_failures_are_logged_and_an_outage_once(caplog: pytest.LogCaptureFixture
         "cannot look: away",
         "cannot look",
     ]
+
+
+def test_a_step_that_takes_long_is_followed_by_a_long_rest() -> None:
+    async def go(rest: float) -> int:
+        taken = 0
+
+        async def step() -> None:
+            nonlocal taken
+            taken += 1
+            await asyncio.sleep(0.05)
+
+        background = Background()
+        background.repeat(0.001, step, "cannot work", rest)
+        await asyncio.sleep(0.5)
+        await background.stop()
+        return taken
+
+    assert asyncio.run(go(100.0)) == 1
+    assert asyncio.run(go(0.0)) > 2

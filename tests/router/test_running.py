@@ -13,6 +13,7 @@ import pytest
 from litestar import Litestar
 from litestar.testing import TestClient
 
+from models.errors import InvalidValue
 from models.reference import ModelReference
 from models.registry import Registry
 from models.signature import Batch, BatchEncoder, input_struct
@@ -419,3 +420,29 @@ def test_changing_the_champion_under_load_loses_no_request_and_mixes_no_answer(
         asyncio.run(go(url))
     assert min(answered[name] for name in references) > 0
     assert not any(each.name.startswith("model-bulk") for each in threading.enumerate())
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_values_that_a_model_cannot_hold_are_no_failures_of_it(tmp_path: Path, *, inline: bool) -> None:
+    model = served(tmp_path, "whole", inline=inline)
+    row = input_struct(model.model.signature)  # type: ignore[union-attr]
+    half = [msgspec.convert({"distance": 0.5, "carrier": "B6", "wind": None}, row)]
+
+    async def go() -> None:
+        runner = ModelRunner()
+        for _ in range(20):
+            assert isinstance(await error_of(runner.run(model, half, LIMITS)), InvalidValue)
+        assert len(await runner.run(model, rows(model), LIMITS)) == 1
+        assert reading(runner, model).breaker == "closed"
+        runner.close()
+
+    asyncio.run(go())
+
+
+def test_a_client_is_told_which_feature_its_model_cannot_hold(client: Client, registry: Registry) -> None:
+    add_model(registry, "whole")
+    client.post("/v1/endpoints", json={"name": "whole", "champion": "whole@1"})
+    for _ in range(30):
+        refused = client.post("/v1/endpoints/whole/predict", json={"unit": "u", "inputs": {**INPUTS, "distance": 1.5}})
+        assert (refused.status_code, refused.json()["field"]) == (400, "distance")
+    assert predict(client, endpoint="whole").status_code == 200

@@ -91,6 +91,7 @@ def test_a_ledger_made_by_a_router_follows_from_itself(ledger: Engine) -> None:
         "decisions": UNITS,
         "outcomes": len(rows_of(ledger, schema.outcomes)),
         "statistics": len(rows_of(ledger, schema.statistics)),
+        "evidence": len(rows_of(ledger, schema.evidence)),
     }
     assert (summary.waiting, summary.out_of_range, summary.unlike_first) == (1, 0, 0)
 
@@ -109,7 +110,8 @@ def other_unit(engine: Engine, row: Row) -> str:
 
 
 def apart(found: list[Failure]) -> tuple[list[Failure], list[Failure]]:
-    """Return the failures without those about the number of decided items, and these."""
+    """Return the failures without those about the number of decided items, and these; evidence is left out of both."""
+    found = [each for each in found if each.table != "evidence"]
     counts = [each for each in found if each.table == "statistics" and f"metric {ITEMS} " in each.subject]
     return [each for each in found if each not in counts], counts
 
@@ -118,9 +120,10 @@ def test_a_deleted_decision_is_missed_though_nothing_came_of_it(ledger: Engine) 
     about = {row["decision_id"] for row in rows_of(ledger, schema.outcomes)}
     silent = next(row for row in decisions(ledger, "drawn by unit") if row["id"] not in about)
     remove(ledger, schema.decisions, silent)
-    [failure] = failures(ledger)
-    assert failure.what == "sums"
-    assert ITEMS in failure.subject
+    [counted, weighed] = failures(ledger)
+    assert (counted.table, counted.what) == ("statistics", "sums")
+    assert (weighed.table, weighed.what) == ("evidence", "count")
+    assert all(ITEMS in each.subject for each in (counted, weighed))
 
 
 CHANGES: dict[str, tuple[Callable[[Engine, Row], Any], set[str]]] = {
@@ -140,6 +143,7 @@ CHANGES: dict[str, tuple[Callable[[Engine, Row], Any], set[str]]] = {
     "predictions": (lambda _, row: "[0.5, 0.5]", {"predictions"}),
     "shown": (lambda _, row: "[0]", {"shown"}),
     "draw": (lambda _, row: '{"scores": [[1.0], [2.0]], "teams": [0], "credits": [[1.0, 0.0]]}', {"draw"}),
+    "latency_ms": (lambda _, row: -1.0, {"latency_ms"}),
 }
 COUNTED = {"id", "predictions", "shown"}
 """What the number of decided items follows from."""
@@ -233,8 +237,10 @@ OUTCOME_CHANGES: list[tuple[Row, set[tuple[str, str]]]] = [
 def test_an_altered_outcome_is_reported(ledger: Engine, changes: Row, expected: set[tuple[str, str]]) -> None:
     outcome = label(ledger)
     alter(ledger, schema.outcomes, outcome, **changes)
-    found = failures(ledger)
+    everything = failures(ledger)
+    found = [each for each in everything if each.table != "evidence"]
     assert {(each.table, each.what) for each in found} == expected
+    assert (len(found) < len(everything)) == (("statistics", "sums") in expected)
     assert len(found) == len(expected)
     assert all(
         f"experiment {outcome['experiment_id']} arm" in each.subject for each in found if each.table != "outcomes"
@@ -244,14 +250,14 @@ def test_an_altered_outcome_is_reported(ledger: Engine, changes: Row, expected: 
 def test_a_deleted_or_invented_outcome_is_missed_by_its_statistic(ledger: Engine) -> None:
     outcome = label(ledger)
     remove(ledger, schema.outcomes, outcome)
-    [missing] = failures(ledger)
+    [missing, weighed] = failures(ledger)
     minute = int.from_bytes(outcome["decision_id"][:6]) // 60_000
     experiment_id, arm = outcome["experiment_id"], outcome["arm"]
     assert missing.subject == f"of experiment {experiment_id} arm {arm} metric brier minute {minute}"
+    assert weighed.subject == f"of experiment {experiment_id} arm {arm} metric brier"
     add(ledger, schema.outcomes, outcome)
     add(ledger, schema.outcomes, {**outcome, "outcome_id": "invented", "value": 1.0 - outcome["value"]})
-    [invented] = failures(ledger)
-    assert invented.subject == missing.subject
+    assert [each.subject for each in failures(ledger)] == [missing.subject, weighed.subject]
 
 
 def test_a_waiting_outcome_that_says_it_is_counted_is_reported(ledger: Engine) -> None:
@@ -295,12 +301,14 @@ def test_statistics_of_a_month_that_was_dropped_are_noted(ledger: Engine) -> Non
     row = rows_of(ledger, schema.statistics)[0]
     add(ledger, schema.statistics, {**row, "minute": row["minute"] - 50_000})
     summary = verify(ledger, SIGNER)
-    assert (summary.failures, summary.older) == (0, 1)
+    mine = [each for each in rows_of(ledger, schema.evidence) if each["experiment_id"] == row["experiment_id"]]
+    assert (summary.failures, summary.older, summary.partial) == (0, 1, len(mine))
     for table in (schema.outcomes, schema.decisions):
         with ledger.begin() as connection:
             connection.execute(delete(table))
     summary = verify(ledger, SIGNER)
     assert (summary.failures, summary.older) == (0, len(rows_of(ledger, schema.statistics)))
+    assert summary.partial == len(rows_of(ledger, schema.evidence))
 
 
 def swapped(runs: str) -> str:

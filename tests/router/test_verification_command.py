@@ -41,6 +41,18 @@ def test_every_failure_is_a_line_and_the_exit_status_is_1(ledger: Engine) -> Non
     assert any(line.startswith("sticky decisions made while") for line in lines)
 
 
+def test_altered_evidence_is_a_line_and_what_cannot_be_derived_is_counted(ledger: Engine) -> None:
+    execute(ledger, "update evidence set arm = 9 where experiment_id = 3 and metric = 'decisions/failed'")
+    lines = run(ledger).output.splitlines()
+    assert lines[0].startswith("evidence of experiment 3 arm 1 metric decisions/failed: count: expected ")
+    assert lines[1].startswith("evidence of experiment 3 arm 9 metric decisions/failed: count: expected 0, found ")
+    assert lines[-1] == "failures: 2"
+    execute(ledger, "insert into evidence select 3, 255, 'decisions/before', 0, 0, sums from evidence limit 1")
+    result = run(ledger)
+    assert result.exit_code == 0, result.output
+    assert "evidence of experiments whose first decisions it lacks, which cannot be rebuilt: " in result.output
+
+
 def test_a_limit_bounds_the_lines_and_0_is_none(ledger: Engine) -> None:
     execute(ledger, "update decisions set propensity = 0.123")
     limited = run(ledger, "--limit", "2").output.splitlines()

@@ -162,7 +162,7 @@ def about_outcomes(engine: Engine) -> list[Failure]:
     """Return the failures of outcomes and statistics; the decisions of these tests were never drawn."""
     found: list[Failure] = []
     verify(engine, SMALL_SIGNER, report=found.append)
-    return [each for each in found if each.table in {"outcomes", "statistics"}]
+    return [each for each in found if each.table in {"outcomes", "statistics", "evidence"}]
 
 
 def record(engine: Engine, *observations: Observation) -> None:
