@@ -1,7 +1,5 @@
 """`turnout demo`: the whole loop on real flights, from raw data to an honest result."""
 
-import os
-import shutil
 import signal
 import sys
 import threading
@@ -15,26 +13,27 @@ import click
 import dagster as dg
 import httpx
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 import analysis
 from analysis.commands import report
 from models.registry import Registry
-from orchestration import findings
+from orchestration import findings, story
 from orchestration.datasets.tables import month_of
-from orchestration.definitions import ENDPOINTS, build
+from orchestration.definitions import build
 from orchestration.deployment import deploy, newest_models
 from orchestration.endpoints import flight_choice, flight_delay
 from orchestration.endpoints.declaration import Endpoint, Experiment
 from orchestration.errors import OrchestrationError
+from orchestration.flights.datasets import REPLAY
 from orchestration.flights.traffic import choice_requests, delay_requests
 from orchestration.flights.travellers import BOOKED, BOOKS, SATISFIED, Flight
+from orchestration.instance import local_instance
 from orchestration.lake import Lake
 from orchestration.ledger import Ledger
 from orchestration.logs import finding
 from orchestration.processes import child
+from orchestration.progress import bar, materializing
 from orchestration.replay import Replayed, Request, replay
-from orchestration.staleness import Progress as Made
 from orchestration.staleness import materialize, materialize_stale
 from router.client import Turnout
 from router.settings import Settings, load
@@ -52,6 +51,8 @@ class Scene(NamedTuple):
 
 
 DAGSTER_PORT = 3000
+ENDPOINTS = (flight_delay.ENDPOINT, flight_choice.ENDPOINT, story.ENDPOINT)
+"""Those of the demo, whichever else are declared."""
 
 # The sizes of the recipes were chosen with April in sight, so results come from months that nobody looked at.
 SCENES = (
@@ -59,7 +60,10 @@ SCENES = (
     Scene("flights of June", flight_delay.ENDPOINT, flight_delay.BANDIT, "2013-06-01", delay_requests, 12_000),
     Scene("travellers in May", flight_choice.ENDPOINT, flight_choice.CHOICE, "2013-05-01", choice_requests),
 )
-_MONTHS = ("2013-01-01", "2013-02-01", "2013-03-01", "2013-04-01", "2013-05-01", "2013-06-01")
+_COMPETING = (flight_delay.ENDPOINT, flight_choice.ENDPOINT)
+"""Whose candidates compete in experiments; at the third, rollouts decide."""
+_FIRST_MONTHS = ("2013-01-01", "2013-02-01", "2013-03-01", story.APRIL)
+_NEXT_MONTHS = ("2013-05-01", "2013-06-01")
 _STATE = Path("var")
 _SHADOWS_WAIT_S = 30.0
 _SIMULATED = (
@@ -72,19 +76,25 @@ console = Console(highlight=False)
 
 @click.command()
 @click.option("--once", is_flag=True, help="End after the result instead of staying up.")
-@click.option("--flights", type=click.IntRange(1), help="Send only so many requests of each kind.")
+@click.option(
+    "--flights",
+    type=click.IntRange(1),
+    help="Send only so many requests to each experiment; rollouts take what they need.",
+)
 def demo(once: bool, flights: int | None) -> None:
     """Run the whole loop on real flights: data, models, live traffic, outcomes, result."""
     settings = load()
-    definitions = build(settings)
+    definitions = build(settings, ENDPOINTS)
     try:
-        with _instance() as instance:
+        with local_instance() as instance:
             _make_candidates(definitions, instance)
-            with _router(settings), nullcontext() if once else _dagster_ui():
+            with _router(settings):
                 names = _show_result(settings, definitions, instance, flights)
-                _print_next(settings, names[flight_delay.SPLIT.name], once=once)
-                if not once:
-                    _wait_for_the_end()
+                # From here on Dagster acts by itself, too.
+                with nullcontext() if once else _dagster_ui():
+                    _print_next(settings, names[flight_delay.SPLIT.name], once=once)
+                    if not once:
+                        _wait_for_the_end()
     except OrchestrationError as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
@@ -101,8 +111,15 @@ def _show_result(
     settings: Settings, definitions: dg.Definitions, instance: dg.DagsterInstance, flights: int | None
 ) -> dict[str, str]:
     """Send the traffic, bring what came of it to the lake and print it; return the names of `_deploy`."""
+    with bar(console, "a candidate walks to champion") as advance:
+        theatre = story.Theatre(settings, definitions, instance, advance)
+        story.spring(theatre)
+    _let_arrive(definitions, instance, _NEXT_MONTHS)
     names = _deploy(settings)
     replayed = [(scene, _replay(settings, scene, names[scene.experiment.name], flights)) for scene in SCENES]
+    _let_arrive(definitions, instance, (story.JULY,))
+    with bar(console, "summer comes, and a sabotaged candidate") as advance:
+        story.summer(theatre._replace(progress=advance))
     with console.status("exporting the ledger to the lake"):
         _await_shadows(settings)
         _export(settings, definitions, instance)
@@ -111,6 +128,8 @@ def _show_result(
         _print_counts(scene, counts)
     console.print(f"{finding(Ledger(settings).verify())}; again with: .venv/bin/turnout verify-log\n", markup=False)
     _print_findings(settings, names)
+    console.print()
+    story.show(theatre, console)
     return names
 
 
@@ -127,28 +146,20 @@ def _print_findings(settings: Settings, names: Mapping[str, str]) -> None:
     findings.show(console, findings.lists(analysis.load(choice, lake), (SATISFIED, BOOKED), (_SIMULATED,)))
 
 
-@contextmanager
-def _instance() -> Iterator[dg.DagsterInstance]:
-    """The Dagster instance in var/dagster, unless DAGSTER_HOME says otherwise."""
-    home = Path(os.environ.setdefault("DAGSTER_HOME", str((_STATE / "dagster").resolve())))
-    home.mkdir(parents=True, exist_ok=True)
-    if not (home / "dagster.yaml").exists():
-        shutil.copy(Path(__file__).with_name("dagster.yaml"), home)
-    with dg.DagsterInstance.get() as instance:
-        yield instance
-
-
 def _make_candidates(definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
-    """Materialize what is stale of datasets and candidates."""
-    selection = dg.AssetSelection.groups("datasets", "candidates")
-    with _bar("datasets and candidates") as advance:
-
-        def show(made: Made) -> None:
-            what = ", ".join(made.assets) or "datasets and candidates"
-            advance(made.done, made.total, f"{what} {made.partition[:7]}" if made.partition else what)
-
-        made = materialize_stale(definitions, instance, selection, partitions=_MONTHS, progress=show)
+    """Materialize what is stale of datasets and candidates; those of the story have their own times."""
+    selection = dg.AssetSelection.groups("datasets", "candidates") - story.candidates()
+    with materializing(console, "datasets and candidates") as show:
+        made = materialize_stale(definitions, instance, selection, partitions=_FIRST_MONTHS, progress=show)
     console.print(f"materialized {len(made)} stale assets" if made else "everything is up to date: nothing to train")
+
+
+def _let_arrive(definitions: dg.Definitions, instance: dg.DagsterInstance, months: Sequence[str]) -> None:
+    """Materialize the datasets of months that come to be known; what learns from them waits for a reason."""
+    periods = dg.AssetSelection.assets(*(period.name for period in story.ENDPOINT.data.periods))
+    with materializing(console, "new months") as show:
+        selection = dg.AssetSelection.groups("datasets") - periods
+        materialize_stale(definitions, instance, selection, partitions=months, progress=show)
 
 
 @contextmanager
@@ -171,16 +182,16 @@ def _deploy(settings: Settings) -> dict[str, str]:
     """Make endpoints and experiments run on the newest models; return the name under which each experiment runs."""
     registry = Registry(settings.registry)
     with Turnout(settings.router_url, api_key=settings.api_key) as router:
-        deployed = [deploy(router, endpoint, newest_models(endpoint, registry)) for endpoint in ENDPOINTS]
+        deployed = [deploy(router, endpoint, newest_models(endpoint, registry)) for endpoint in _COMPETING]
     return {declared: name for names in deployed for declared, name in names.items()}
 
 
 def _replay(settings: Settings, scene: Scene, experiment: str, flights: int | None) -> Replayed:
-    frame = Lake(settings.lake.resolve()).read(scene.endpoint.data.replay.table, month_of(scene.month))
+    frame = Lake(settings.lake.resolve()).read(REPLAY.table, month_of(scene.month))
     rows = [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
     most = min(each for each in (scene.most, flights, len(rows)) if each is not None)
     requests = scene.requests(scene.endpoint, rows)[:most]
-    with _bar(scene.title) as advance:
+    with bar(console, scene.title) as advance:
         return replay(
             settings.router_url,
             requests,
@@ -228,16 +239,3 @@ def _print_next(settings: Settings, experiment: str, *, once: bool) -> None:
         f"\nResult    .venv/bin/turnout report {experiment} --html var/result.html"
         "\nCtrl-C ends it; everything is kept in var/."
     )
-
-
-@contextmanager
-def _bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
-    columns = (TextColumn("{task.description:<38}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(title, total=None)
-
-        def advance(done: int, total: int, description: str) -> None:
-            shown = description if len(description) <= 38 else f"{description[:35]}..."
-            progress.update(task, completed=done, total=total, description=shown)
-
-        yield advance

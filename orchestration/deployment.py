@@ -1,13 +1,14 @@
 """Brings a declared endpoint and its experiments to a router, on the newest registered models."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from models.registry import Registry
-from orchestration.candidates.names import Candidate
+from orchestration.candidates.names import candidates_of, declared_champion
 from orchestration.endpoints.declaration import Endpoint
+from orchestration.errors import NotProven
 from router import documents
 from router.client import Turnout
 
@@ -15,8 +16,54 @@ _STARTED = {"running", "paused"}
 
 
 def newest_models(endpoint: Endpoint, registry: Registry) -> dict[str, str]:
-    """The newest `name@version` of each of the endpoint's candidates."""
-    return {recipe.name: str(registry.latest(Candidate(endpoint, recipe).model)) for recipe in endpoint.recipes}
+    """The newest `name@version` of each of the endpoint's candidates that has one; NotProven without the champion."""
+    registered = [each for each in candidates_of(endpoint) if registry.versions(each.model)]
+    models = {each.recipe.name: str(registry.latest(each.model)) for each in registered}
+    if endpoint.champion not in models:
+        raise NotProven(champion_missing(endpoint))
+    return models
+
+
+def champion_missing(endpoint: Endpoint) -> str:
+    """What to say of an endpoint that nothing can serve."""
+    return (
+        f"no version of {declared_champion(endpoint).model}, the champion of {endpoint.name}, is registered, so that "
+        f"nothing can serve it: correct what `turnout materialize {endpoint.name}` says of it"
+    )
+
+
+class Registered(NamedTuple):
+    """An endpoint of nothing but registered candidates, and what of the declared one is left out, with the reason."""
+
+    endpoint: Endpoint
+    left_out: dict[str, str]
+
+
+def without_missing(endpoint: Endpoint, models: Mapping[str, str]) -> Registered:
+    """Leave out shadows that have no version yet, and experiments in which such candidates take part."""
+    missing = {each.recipe.name: each.model for each in candidates_of(endpoint) if each.recipe.name not in models}
+    waiting = {each.name: sorted(each.candidates & missing.keys()) for each in endpoint.experiments}
+    left_out = dict.fromkeys(missing.values(), f"it has no version: see `turnout materialize {endpoint.name}`")
+    left_out |= {name: f"it needs {', '.join(missing[each] for each in of)}" for name, of in waiting.items() if of}
+    return Registered(
+        endpoint._replace(
+            shadows=tuple(shadow for shadow in endpoint.shadows if shadow not in missing),
+            experiments=tuple(each for each in endpoint.experiments if not waiting[each.name]),
+        ),
+        left_out,
+    )
+
+
+def ensure_endpoint(router: Turnout, endpoint: Endpoint, registry: Registry) -> dict[str, Any]:
+    """The endpoint as the router has it, created on the newest versions of its champion and shadows if it has not.
+
+    One that is there is left as it is: who serves it is the router's affair. Raises NotProven without a champion.
+    """
+    for found in router.endpoints():
+        if found["document"]["name"] == endpoint.name:
+            return found
+    models = newest_models(endpoint, registry)
+    return router.create_endpoint(without_missing(endpoint, models).endpoint.document(models))
 
 
 def deploy(router: Turnout, endpoint: Endpoint, models: Mapping[str, str]) -> dict[str, str]:

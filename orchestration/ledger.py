@@ -9,6 +9,7 @@ import pyarrow as pa
 from sqlalchemy import (
     Boolean,
     Column,
+    ColumnElement,
     Connection,
     Engine,
     Float,
@@ -16,6 +17,7 @@ from sqlalchemy import (
     LargeBinary,
     Table,
     Text,
+    func,
     make_url,
     select,
 )
@@ -76,6 +78,28 @@ class Ledger:
         start, end = (_day_of(key) for key in ends if key)
         return [start + timedelta(days=n) for n in range((end - start).days + 1)]
 
+    def marks(self, days: Sequence[date]) -> dict[date, str]:
+        """For each of these days a mark of its decisions and of all that has come of them: another one, other rows.
+
+        It begins with the number of decisions. Rows are never changed and never removed, so that their number and the
+        time of the newest tell.
+        """
+        decisions, outcomes, shadows = schema.decisions, schema.outcomes, schema.shadow_predictions
+        parts = (
+            (decisions.c.id, func.count()),
+            (outcomes.c.decision_id, func.count()),
+            (outcomes.c.decision_id, func.max(outcomes.c.received_ms)),
+            (shadows.c.decision_id, func.count()),
+        )
+        with self._reading() as connection:
+            return {
+                day: " ".join(
+                    str(connection.execute(select(value).select_from(key.table).where(*_of(day, key))).scalar() or 0)
+                    for key, value in parts
+                )
+                for day in days
+            }
+
     def verify(self) -> Summary:
         """Re-derive every row from the signed ids, the epochs and the outcomes.
 
@@ -127,8 +151,12 @@ def _read(connection: Connection, table: Table, key: Column[bytes] | None = None
     query = select(table)
     if key is not None and day is not None:
         # A range of the primary key, so that a day is found without reading the others, nor other months' partitions.
-        query = query.where(key >= _first_id(day), key < _first_id(day + timedelta(days=1)))
+        query = query.where(*_of(day, key))
     return _arrow(table, connection.execute(query).all())
+
+
+def _of(day: date, key: Column[bytes]) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return key >= _first_id(day), key < _first_id(day + timedelta(days=1))
 
 
 def _arrow(table: Table, rows: Sequence[Sequence[object]]) -> pa.Table:

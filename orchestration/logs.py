@@ -7,6 +7,8 @@ from hashlib import sha256
 import dagster as dg
 import pyarrow as pa
 
+from orchestration.automation.freshness import LOGS
+from orchestration.endpoints.declaration import DEFAULT_OWNERS
 from orchestration.lake import Lake, Partition, Version
 from orchestration.ledger import Ledger
 from router.errors import CannotStart
@@ -14,9 +16,13 @@ from router.verification import Summary
 
 # The present day is exported too, as far as it has got; exporting a day again brings its late outcomes.
 DAYS = dg.DailyPartitionsDefinition(start_date="2025-01-01", end_offset=1)
+MARK = "ledger_mark"
+"""Metadata of a day's export: what the ledger had of that day, as `Ledger.marks` tells."""
 _GROUP = "logs"
 _SHOWN = 20
 _KINDS = {"sql", "deltalake"}
+_REPLACED_KEPT_H = 3
+"""Hours for which who reads the logs may take; nobody asks for older versions, and the present day makes many."""
 
 LEDGER = dg.AssetSpec(
     "ledger",
@@ -24,12 +30,15 @@ LEDGER = dg.AssetSpec(
     "materialize the logs when you want them newer.",
     group_name=_GROUP,
     kinds={"sql"},
+    owners=DEFAULT_OWNERS,
 )
 
 
 @dg.asset(
     group_name=_GROUP,
     kinds=_KINDS,
+    owners=DEFAULT_OWNERS,
+    freshness_policy=LOGS,
     deps=[LEDGER],
     description="Experiments, their arms and their epochs: the tables logs/experiments, logs/arms and logs/epochs.",
 )
@@ -41,6 +50,8 @@ def logged_experiments(ledger: dg.ResourceParam[Ledger], lake: dg.ResourceParam[
 @dg.asset(
     group_name=_GROUP,
     kinds=_KINDS,
+    owners=DEFAULT_OWNERS,
+    freshness_policy=LOGS,
     deps=[LEDGER],
     partitions_def=DAYS,
     description="Decisions of a UTC day, their outcomes, and what shadows predicted: the tables "
@@ -50,8 +61,10 @@ def logged_traffic(
     context: dg.AssetExecutionContext, ledger: dg.ResourceParam[Ledger], lake: dg.ResourceParam[Lake]
 ) -> dg.MaterializeResult[None]:
     """Copies one day; the day has to fit in memory."""
-    day = context.partition_key
-    return _exported(ledger.traffic(date.fromisoformat(day)), lake, Partition("day", day))
+    day = date.fromisoformat(context.partition_key)
+    # Before the rows are read: what comes in between is exported, and its mark says that it is not.
+    mark = ledger.marks([day])[day]
+    return _exported(ledger.traffic(day), lake, Partition("day", context.partition_key), {MARK: mark})
 
 
 @dg.asset_check(
@@ -93,14 +106,15 @@ def finding(found: Summary) -> str:
     return f"{found.failures:,} failures among {decisions:,} decisions and what follows from them; {found.first[0]}"
 
 
-def _exported(tables: Mapping[str, pa.Table], lake: Lake, partition: Partition | None) -> dg.MaterializeResult[None]:
-    versions = {name: lake.write_if_changed(f"logs/{name}", rows, partition) for name, rows in tables.items()}
+def _exported(
+    tables: Mapping[str, pa.Table], lake: Lake, partition: Partition | None, metadata: Mapping[str, str] | None = None
+) -> dg.MaterializeResult[None]:
+    versions = {f"logs/{name}": lake.write_if_changed(f"logs/{name}", rows, partition) for name, rows in tables.items()}
+    for table in versions:
+        lake.remove_replaced(table, _REPLACED_KEPT_H)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(_joined(versions)),
-        metadata={
-            **{name: rows.num_rows for name, rows in tables.items()},
-            **{f"{name}_delta_version": version.number for name, version in versions.items()},
-        },
+        metadata={**{name: rows.num_rows for name, rows in tables.items()}, **(metadata or {})},
     )
 
 

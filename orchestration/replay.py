@@ -12,7 +12,6 @@ from router.client import Turnout
 
 _CLIENTS = 16
 _MOST_HELD_BACK = 2000
-_SHARE_HELD_BACK = 0.25
 _OUTCOMES_PER_POST = 200
 _SENT_TWICE = 0.02
 
@@ -51,14 +50,15 @@ def replay(
     *,
     key: str,
     api_key: str | None = None,
+    held_back: float = 0.25,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Replayed:
     """Send every request and every outcome from a few clients at once; `progress` gets the number of requests sent.
 
     `key` and the unit make the idempotency key, so that a second replay decides nothing anew; `api_key` is what the
-    router wants to see once it has keys.
+    router wants to see once it has keys. Outcomes come late by a share `held_back` of all requests.
     """
-    traffic = _Traffic(requests, progress)
+    traffic = _Traffic(requests, held_back, progress)
 
     def client() -> None:
         with Turnout(url, api_key=api_key, timeout_s=60) as router, traffic.stopped_by_an_error():
@@ -79,14 +79,14 @@ def replay(
 class _Traffic:
     """What the clients share: the requests still to send, the outcomes still to post, and the counts."""
 
-    def __init__(self, requests: Sequence[Request], progress: Callable[[int], None]) -> None:
+    def __init__(self, requests: Sequence[Request], held_back: float, progress: Callable[[int], None]) -> None:
         self._lock = threading.Lock()
         self._requests = requests
         self._waiting: Iterator[Request] = iter(requests)
         self._progress = progress
         self._decided: set[str] = set()
         self._outcomes: list[Json] = []
-        self._held_back = min(_MOST_HELD_BACK, round(_SHARE_HELD_BACK * len(requests)))
+        self._held_back = min(_MOST_HELD_BACK, round(held_back * len(requests)))
         self._counts: Counter[str] = Counter()
         self._rng = random.Random(0)  # noqa: S311 (a simulation, not a secret)
 

@@ -6,16 +6,19 @@ recorded with the last materialization with those of now, partition by partition
 declarative automation remembers ticks rather than looking at the state, and a comparison of our own would be a second
 truth beside the badges. Dagster is pinned to one version, and the tests fail if the resolver moves.
 
-On top of that an asset counts as stale while a blocking check of it has not passed for its last materialization.
+On top of that an asset counts as stale while a blocking check of it has not passed for its last materialization. If
+that is all, its checks alone are run again, since the same code would make the same of the same. It is made again when
+they cannot be run, and so is a partition, since Dagster's checks know no partitions.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluation
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.errors import DagsterAssetCheckFailedError
 from dagster._core.loader import LoadingContext
 
 from orchestration.errors import MaterializationFailed
@@ -53,13 +56,14 @@ def materialize_stale(
     selection: dg.AssetSelection,
     *,
     partitions: Collection[str] = (),
+    tags: Mapping[str, str] | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> list[str]:
     """Bring the selection up to date in dependency order, in this process, and return what was materialized.
 
     Partitioned assets are looked at for those of `partitions` that they have. A run covers everything stale of one
-    partition and one chain of assets, since a run costs about half a second by itself. The result names each asset,
-    with its partition in brackets.
+    partition and one chain of assets, since a run costs about half a second by itself; each gets the tags. The result
+    names each asset, with its partition in brackets.
 
     Raises:
         MaterializationFailed: A run failed, or a blocking check did; what had been materialized before stays.
@@ -71,12 +75,18 @@ def materialize_stale(
     materialized: list[str] = []
     for batch in batches:
         # What is stale below a changed asset shows only once that asset is made again, and may turn out unchanged.
-        for _ in batch.keys:
-            stale = _Batch(tuple(stale_keys(graph, instance, batch.keys, batch.partition)), batch.partition)
+        for _ in range(2 * len(batch.keys)):
+            changed = _changed(graph, instance, batch)
+            doubted = {key: _unproven(graph, instance, key, batch.partition) for key in batch.keys}
+            stale = batch._replace(keys=tuple(key for key in batch.keys if key in changed or doubted[key]))
             if not stale.keys:
                 break
             progress(Progress(tuple(key.to_user_string() for key in stale.keys), batch.partition, done, total))
-            _run(definitions, instance, stale)
+            first = stale.keys[0]
+            only_doubted = batch.partition is None and first not in changed
+            if only_doubted and _passes_now(definitions, instance, first, doubted[first], tags):
+                continue
+            _run(definitions, instance, stale, tags)
             materialized += stale.names
         done += len(batch.keys)
         progress(Progress((), batch.partition, done, total))
@@ -101,21 +111,17 @@ def materialize(
     return [name for batch in batches for name in batch.names]
 
 
-def stale_keys(
-    graph: AssetGraph, instance: dg.DagsterInstance, keys: Sequence[dg.AssetKey], partition: str | None
-) -> list[dg.AssetKey]:
-    """Those of the assets that are missing, stale, or not proven by their blocking checks."""
+def _changed(graph: AssetGraph, instance: dg.DagsterInstance, batch: _Batch) -> set[dg.AssetKey]:
+    """Those of the assets that are missing or stale by Dagster's own account."""
     resolver = CachingStaleStatusResolver(instance, graph, _Loading(instance))
-    return [
-        key
-        for key in keys
-        if resolver.get_status(key, partition) != StaleStatus.FRESH or not _proven(graph, instance, key, partition)
-    ]
+    return {key for key in batch.keys if resolver.get_status(key, batch.partition) != StaleStatus.FRESH}
 
 
-def _proven(graph: AssetGraph, instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | None) -> bool:
-    checks = [check for check in graph.get(key).check_keys if graph.get(check).blocking]
-    return not unproven(instance, key, checks, partition)
+def _unproven(
+    graph: AssetGraph, instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | None
+) -> list[dg.AssetCheckKey]:
+    """The asset's blocking checks that have not passed."""
+    return unproven(instance, key, [c for c in graph.get(key).check_keys if graph.get(c).blocking], partition)
 
 
 def _batches(graph: AssetGraph, selection: dg.AssetSelection, partitions: Collection[str]) -> list[_Batch]:
@@ -171,30 +177,66 @@ def _shares_run(graph: AssetGraph, parent: dg.AssetKey, child: dg.AssetKey) -> b
     )
 
 
-def _run(definitions: dg.Definitions, instance: dg.DagsterInstance, batch: _Batch) -> None:
+def _run(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, batch: _Batch, tags: Mapping[str, str] | None = None
+) -> None:
     result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
         run_config=_QUIET,
+        tags=dict(tags or {}),
         instance=instance,
         partition_key=batch.partition,
         asset_selection=list(batch.keys),
         raise_on_error=False,
     )
     if not result.success:
-        reasons = "; ".join([*_failed_checks(result), *_failed_steps(result)])
-        raise MaterializationFailed(f"materializing {', '.join(batch.names)} failed: {reasons} (run {result.run_id})")
+        raise _failed(result, f"materializing {', '.join(batch.names)}")
 
 
-def _failed_checks(result: dg.ExecuteInProcessResult) -> Iterator[str]:
+def _passes_now(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    key: dg.AssetKey,
+    checks: Sequence[dg.AssetCheckKey],
+    tags: Mapping[str, str] | None,
+) -> bool:
+    """Run the checks again: False when one could not be run, as on lost files; MaterializationFailed when one fails."""
+    job = definitions.resolve_implicit_global_asset_job_def()
+    result = job.get_subset(asset_selection=set(), asset_check_selection=set(checks)).execute_in_process(
+        run_config=_QUIET, tags=dict(tags or {}), instance=instance, raise_on_error=False
+    )
+    if any(_failed_checks(result)):
+        raise _failed(result, f"checking {key.to_user_string()}")
+    return result.success
+
+
+def _failed(result: dg.ExecuteInProcessResult, what: str) -> MaterializationFailed:
+    failures = [*_failed_checks(result), *_failed_steps(result)]
+    said = "; ".join(f"{each.where}: {each.why}" for each in failures)
+    reasons = [f"{each.name}: {each.why}" for each in failures]
+    return MaterializationFailed(f"{what} failed: {said} (run {result.run_id})", reasons)
+
+
+class _Failure(NamedTuple):
+    """A check or step that failed, and why."""
+
+    name: str
+    where: str
+    why: str
+
+
+def _failed_checks(result: dg.ExecuteInProcessResult) -> Iterator[_Failure]:
     evaluations: Sequence[AssetCheckEvaluation] = result.get_asset_check_evaluations()
     for found in evaluations:
         if not found.passed:
-            yield f"check {found.check_name} of {found.asset_key.to_user_string()}: {found.description or 'failed'}"
+            where = f"check {found.check_name} of {found.asset_key.to_user_string()}"
+            yield _Failure(found.check_name, where, found.description or "failed")
 
 
-def _failed_steps(result: dg.ExecuteInProcessResult) -> Iterator[str]:
+def _failed_steps(result: dg.ExecuteInProcessResult) -> Iterator[_Failure]:
     for event in result.filter_events(lambda event: event.is_step_failure):
         error: Any = event.step_failure_data.error
-        yield f"{event.step_key}: {(error.cause or error).message.strip()}"
+        if error.cls_name != DagsterAssetCheckFailedError.__name__:  # which the check says better
+            yield _Failure(str(event.step_key), str(event.step_key), (error.cause or error).message.strip())
 
 
 class _Loading(LoadingContext):

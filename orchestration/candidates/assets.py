@@ -6,7 +6,8 @@ import dagster as dg
 
 from models import Registry
 from models.manifest import Manifest
-from orchestration.candidates.checks import BLOCKING
+from orchestration.automation.conditions import CANDIDATE, REGISTERED
+from orchestration.candidates.checks import blocking
 from orchestration.candidates.names import Candidate
 from orchestration.candidates.registration import register, require_proof
 from orchestration.candidates.reliability import reliability_chart
@@ -30,6 +31,7 @@ def trained_asset(candidate: Candidate) -> dg.AssetsDefinition:
         kinds={"scikitlearn"},
         deps=[endpoint.data.train.name, endpoint.data.validation.name],
         code_version=code,
+        automation_condition=CANDIDATE,
     )
     def trained(lake: dg.ResourceParam[Lake], staging: dg.ResourceParam[Registry]) -> dg.MaterializeResult[None]:
         found = train(candidate, code, lake, staging)
@@ -58,13 +60,14 @@ def registered_asset(candidate: Candidate) -> dg.AssetsDefinition:
         kinds={"onnx"},
         deps=[candidate.trained_key],
         code_version=code_version(register),
+        automation_condition=REGISTERED,
     )
     def registered(
         context: dg.AssetExecutionContext,
         staging: dg.ResourceParam[Registry],
         registry: dg.ResourceParam[Registry],
     ) -> dg.MaterializeResult[None]:
-        require_proof(context.instance, dg.AssetKey(candidate.trained_key), BLOCKING)
+        require_proof(context.instance, dg.AssetKey(candidate.trained_key), blocking(candidate))
         reference = register(staging.latest(candidate.model), staging, registry)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(str(reference)),

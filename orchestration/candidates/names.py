@@ -31,3 +31,13 @@ class Candidate(NamedTuple):
     def predictions(self) -> str:
         """Table of the lake with its predictions on the validation period."""
         return f"candidates/{self.key}"
+
+
+def candidates_of(endpoint: Endpoint) -> list[Candidate]:
+    """Every candidate that the endpoint declares."""
+    return [Candidate(endpoint, recipe) for recipe in endpoint.recipes]
+
+
+def declared_champion(endpoint: Endpoint) -> Candidate:
+    """The candidate that serves until the router decides otherwise."""
+    return next(each for each in candidates_of(endpoint) if each.recipe.name == endpoint.champion)

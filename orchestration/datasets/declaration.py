@@ -1,6 +1,6 @@
 """How an endpoint declares its datasets: what each is built from, by what, and what must hold for it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import dagster as dg
@@ -42,11 +42,14 @@ class Dataset(NamedTuple):
     name: str
     description: str
     build: Callable[[Inputs, str], Built]
-    """Makes the rows from the inputs, for the month that starts on the given day (empty when not monthly)."""
+    """Makes the rows from the inputs, for the partition with the given key (empty when not partitioned)."""
     code: tuple[Any, ...]
     """Modules and constants that decide the rows; a change of them makes the asset stale."""
     inputs: tuple[Input, ...] = ()
-    monthly: bool = True
+    partitioned: bool = True
+    """Whether it has the partitions of its data, or is one table."""
+    outside: bool = False
+    """Whether it reads what changes without Dagster's knowledge, and may have partitions without rows."""
     schema: Any = None
     """pandera schema that blocks everything downstream when broken."""
     rewind: Rewind | None = None
@@ -59,17 +62,21 @@ class Dataset(NamedTuple):
 
 
 class Period(NamedTuple):
-    """A span of time cut out of a table of features."""
+    """Rows cut out of a table of features, as a rule those of a span of time."""
 
     name: str
     description: str
-    months: tuple[str, ...]
-    """First days of the months in it."""
+    partitions: tuple[str, ...]
+    """Keys of the partitions in it; none for the whole table."""
     columns: tuple[str, ...]
-    order: tuple[str, ...]
+    order: tuple[str, ...] = ()
     """Columns to sort by, so that rows come in the order of time."""
     required: tuple[str, ...] = ()
     """Columns without which a row is left out, such as the label."""
+    cut: Callable[[pd.DataFrame], pd.DataFrame] | None = None
+    """Takes the period's rows out of those, in their order, where that depends on the rows themselves."""
+    code: tuple[Any, ...] = ()
+    """Modules and constants that decide the cut."""
     monthly: bool = False
     """Whether each month is a partition of its own, or all are one table."""
 
@@ -79,12 +86,12 @@ class Period(NamedTuple):
         return f"datasets/{self.name}"
 
     @property
-    def partitions(self) -> dg.MonthlyPartitionsDefinition | None:
+    def definition(self) -> dg.MonthlyPartitionsDefinition | None:
         """One partition per month of a monthly period, which has to be without gaps."""
         if not self.monthly:
             return None
-        end = pd.Timestamp(self.months[-1]) + pd.DateOffset(months=1)
-        return dg.MonthlyPartitionsDefinition(start_date=self.months[0], end_date=end.strftime("%Y-%m-%d"))
+        end = pd.Timestamp(self.partitions[-1]) + pd.DateOffset(months=1)
+        return dg.MonthlyPartitionsDefinition(start_date=self.partitions[0], end_date=end.strftime("%Y-%m-%d"))
 
 
 class Data(NamedTuple):
@@ -93,8 +100,8 @@ class Data(NamedTuple):
     name: str
     datasets: tuple[Dataset, ...]
     """From raw to features, in any order."""
-    months: dg.MonthlyPartitionsDefinition
-    """The months that the source has."""
+    partitions: dg.TimeWindowPartitionsDefinition | None
+    """The months or days that the source has; none where it is not divided."""
     features_from: str
     """The dataset that holds features and labels."""
     row_key: str
@@ -103,4 +110,15 @@ class Data(NamedTuple):
     """Column of what rows have in common, such as the day's weather: intervals resample its values, not rows."""
     train: Period
     validation: Period
-    replay: Period
+    replay: Period | None = None
+    """Rows to send as live traffic, where there are some besides."""
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """Keys of the partitions up to now; none where the data are not divided."""
+        return self.partitions.get_partition_keys() if self.partitions else []
+
+    @property
+    def periods(self) -> tuple[Period, ...]:
+        """Every period that there is."""
+        return tuple(period for period in (self.train, self.validation, self.replay) if period)

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
-from orchestration.datasets.declaration import Dataset, Inputs
+from orchestration.datasets.declaration import Data, Dataset, Inputs
 from orchestration.lake import Lake, Partition, Version
 
 
@@ -15,22 +15,31 @@ def month_of(key: str) -> Partition | None:
     return Partition("month_start", key) if key else None
 
 
-def read_months(lake: Lake, table: str, months: Sequence[str]) -> pd.DataFrame:
-    """The table's rows of these months, in this order."""
-    return pd.concat([lake.read(table, month_of(month)) for month in months], ignore_index=True)
+def part_of(partitions: dg.TimeWindowPartitionsDefinition | None, key: str) -> Partition | None:
+    """The lake's partition with this key; none for an undivided table."""
+    return Partition("day", key) if key and isinstance(partitions, dg.DailyPartitionsDefinition) else month_of(key)
 
 
-def read_inputs(
-    lake: Lake, dataset: Dataset, datasets: Mapping[str, Dataset], months: Sequence[str], month: str
-) -> Inputs:
-    """What the dataset is built from for one month; earlier ones of `months` are read where wanted."""
+def read_partitions(lake: Lake, table: str, data: Data, keys: Sequence[str]) -> pd.DataFrame:
+    """The table's rows of these partitions, in this order."""
+    return pd.concat([lake.read(table, part_of(data.partitions, key)) for key in keys], ignore_index=True)
+
+
+def read_inputs(lake: Lake, dataset: Dataset, data: Data, key: str) -> Inputs:
+    """What the dataset is built from for one partition; earlier ones are read where wanted."""
+    datasets, keys = by_name(data.datasets), data.keys
     frames = {}
     for name, back in dataset.inputs:
         source = datasets[name]
-        position = months.index(month) if source.monthly else 0
-        wanted = months[max(0, position - back) : position + 1] if source.monthly else [""]
-        frames[name] = read_months(lake, source.table, wanted)
+        position = keys.index(key) if source.partitioned else 0
+        wanted = keys[max(0, position - back) : position + 1] if source.partitioned else [""]
+        frames[name] = read_partitions(lake, source.table, data, wanted)
     return frames
+
+
+def by_name(datasets: Sequence[Dataset]) -> dict[str, Dataset]:
+    """The datasets by their names."""
+    return {dataset.name: dataset for dataset in datasets}
 
 
 def described(frame: pd.DataFrame, version: Version, counts: Mapping[str, int], *, partitioned: bool) -> dict[str, Any]:

@@ -6,6 +6,9 @@ from typing import Any, Literal, NamedTuple
 from models.recipe import Recipe
 from orchestration.datasets.declaration import Data
 
+DEFAULT_OWNERS = ("team:turnout",)
+"""Of assets for which nobody else answers."""
+
 
 class Experiment(NamedTuple):
     """How candidates compete on live traffic; the first arm is the control."""
@@ -24,6 +27,11 @@ class Experiment(NamedTuple):
     planned_decisions: int = 10_000
     """At which the result's intervals shall be narrowest; fixed before the experiment starts."""
 
+    @property
+    def candidates(self) -> frozenset[str]:
+        """Those that take part: in its arms, and as shadows."""
+        return frozenset((*(candidate for _, candidate in self.arms), *self.shadows))
+
     def document(self, endpoint: str, models: Mapping[str, str]) -> dict[str, Any]:
         """The experiment as `POST /v1/experiments` takes it; `models` has each candidate's `name@version`."""
         return {
@@ -36,6 +44,60 @@ class Experiment(NamedTuple):
             "audience": [dict(condition) for condition in self.audience],
             "planned_decisions": self.planned_decisions,
         }
+
+
+class RolloutPlan(NamedTuple):
+    """How a newly registered candidate walks to champion; everything is as the router's API takes it."""
+
+    metrics: tuple[Mapping[str, Any], ...]
+    """One of them primary."""
+    stages: tuple[Mapping[str, Any], ...]
+    guardrails: Mapping[str, Any] = {}
+    error: float = 0.05
+    planned_decisions: int = 10_000
+    audience: tuple[Mapping[str, Any], ...] = ()
+    traffic: float = 1.0
+    randomise: Literal["unit", "request"] | None = None
+
+    def document(self, endpoint: str, candidate: str) -> dict[str, Any]:
+        """The rollout as `POST /v1/rollouts` takes it; `candidate` is `name@version`, whose only rollout it is."""
+        return {
+            "name": candidate.replace("@", "-"),
+            "endpoint": endpoint,
+            "candidate": candidate,
+            "metrics": [dict(metric) for metric in self.metrics],
+            "stages": [dict(stage) for stage in self.stages],
+            "guardrails": dict(self.guardrails),
+            "error": self.error,
+            "planned_decisions": self.planned_decisions,
+            "audience": [dict(condition) for condition in self.audience],
+            "traffic": self.traffic,
+            "randomise": self.randomise,
+        }
+
+
+class Retraining(NamedTuple):
+    """What starts the training of an endpoint's candidates again, and how long one start keeps others away."""
+
+    on_new_data: bool = True
+    on_drift: bool = True
+    on_decay: bool = True
+    cron: str | None = None
+    """A schedule besides, such as `0 4 * * 1`, in UTC."""
+    cooldown_s: int = 86_400
+
+
+BY_HAND = Retraining(on_new_data=False, on_drift=False, on_decay=False)
+"""Nothing starts it but a person."""
+
+
+class DriftWindow(NamedTuple):
+    """Which of the live traffic is compared with what models were trained on."""
+
+    days: int = 7
+    """So many days of exported logs, the newest ones."""
+    units: int = 10_000
+    """At most, the latest ones."""
 
 
 class Endpoint(NamedTuple):
@@ -58,6 +120,23 @@ class Endpoint(NamedTuple):
     """What the router does with predictions: return them, or put candidates in their order, highest first."""
     shadows: tuple[str, ...] = ()
     """Candidates that see every request after its reply."""
+    owners: tuple[str, ...] = DEFAULT_OWNERS
+    """Who answers for its assets: addresses, or teams as `team:name`."""
+    score: Literal["log_loss", "brier", "roc_auc"] = "log_loss"
+    """Of those on the validation period the one that decides whether a candidate is worse than the champion."""
+    latency_ms: float = 10.0
+    """Budget for the 99th percentile of single-row predictions."""
+    rollout: RolloutPlan | None = None
+    """How a newly registered candidate becomes champion; without a plan nothing hands candidates to the router."""
+    retraining: Retraining = Retraining()
+    drift: DriftWindow = DriftWindow()
+    queue: int = 200
+    """How many decisions the labelling queue holds at most."""
+
+    @property
+    def compared(self) -> frozenset[str]:
+        """Candidates that experiments and shadows name: they are registered to be compared, be they worse."""
+        return frozenset((self.champion, *self.shadows)).union(*(each.candidates for each in self.experiments))
 
     @property
     def key(self) -> str:

@@ -5,7 +5,7 @@ Models score each flight by the probability that it arrives at most 15 minutes l
 """
 
 from models.recipe import base_rate, boosting
-from orchestration.endpoints.declaration import Endpoint, Experiment
+from orchestration.endpoints.declaration import BY_HAND, Endpoint, Experiment, RolloutPlan
 from orchestration.flights.datasets import FEATURES, FLIGHTS, ON_TIME
 from orchestration.flights.travellers import BOOKED, SATISFIED
 
@@ -21,6 +21,14 @@ CHOICE = Experiment(
 )
 """Two rankings mixed in every list."""
 
+ROLLOUT = RolloutPlan(
+    metrics=CHOICE.metrics,
+    stages=({"kind": "interleave"}, {"kind": "champion", "control_share": 0.05, "min_s": 3_600}),
+    guardrails={"errors": 0.01},
+    planned_decisions=4_000,
+)
+"""Both rankings in every list, until one has won."""
+
 ENDPOINT = Endpoint(
     name="flight-choice",
     kind="rank",
@@ -30,4 +38,7 @@ ENDPOINT = Endpoint(
     recipes=(base_rate("carrier"), boosting(iterations=100, leaves=15, leaf_rows=100)),
     champion="base_rate",
     experiments=(CHOICE,),
+    # Experiments compare these very versions; at `flight-season` models are trained anew.
+    retraining=BY_HAND,
+    rollout=ROLLOUT,
 )

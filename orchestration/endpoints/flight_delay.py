@@ -1,7 +1,7 @@
 """The endpoint `flight-delay`: will a flight out of New York arrive more than 15 minutes late?"""
 
 from models.recipe import base_rate, boosting, forest, logistic
-from orchestration.endpoints.declaration import Endpoint, Experiment
+from orchestration.endpoints.declaration import BY_HAND, Endpoint, Experiment, RolloutPlan
 from orchestration.flights.datasets import FEATURES, FLIGHTS, LATE
 
 
@@ -38,6 +38,19 @@ BANDIT = Experiment(
 )
 """All four models, whose shares follow what comes of their predictions."""
 
+ROLLOUT = RolloutPlan(
+    metrics=(_score("brier", "decrease", "primary"), {**_score("log_loss", "decrease", "guardrail"), "margin": 0.02}),
+    stages=(
+        {"kind": "shadow", "min_decisions": 500, "min_s": 60, "max_s": 86_400},
+        {"kind": "canary", "share": 0.05, "min_s": 60},
+        {"kind": "split", "share": 0.5},
+        {"kind": "champion", "control_share": 0.05, "min_s": 3_600},
+    ),
+    guardrails={"errors": 0.01, "latency": {"limit_ms": 50, "margin": 0.01}},
+    planned_decisions=12_000,
+)
+"""From the shadow to champion, on evidence."""
+
 ENDPOINT = Endpoint(
     name="flight-delay",
     data=FLIGHTS,
@@ -52,4 +65,7 @@ ENDPOINT = Endpoint(
     ),
     champion="logistic",
     experiments=(SPLIT, BANDIT),
+    # Experiments compare these very versions; at `flight-season` models are trained anew.
+    retraining=BY_HAND,
+    rollout=ROLLOUT,
 )

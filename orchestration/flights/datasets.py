@@ -123,8 +123,8 @@ _DATASETS = (
         _raw_weather,
         (source,),
     ),
-    Dataset("raw_planes", "Registered planes by tail number.", _raw_planes, (source,), monthly=False),
-    Dataset("raw_airports", "Time zone of every airport.", _raw_airports, (source,), monthly=False),
+    Dataset("raw_planes", "Registered planes by tail number.", _raw_planes, (source,), partitioned=False),
+    Dataset("raw_airports", "Time zone of every airport.", _raw_airports, (source,), partitioned=False),
     Dataset(
         "clean_flights",
         "One row per scheduled flight with UTC times, what became of it, and the label `late`: arrived more "
@@ -159,10 +159,20 @@ _ALL_MONTHS = tuple(_MONTHS.get_partition_keys())
 _ORDER = ("scheduled_departure", "flight_id")
 _COLUMNS = ("flight_id", "date", "scheduled_departure", *FEATURES, LATE, ON_TIME)
 
+REPLAY = Period(
+    "flight_delay_replay",
+    "Flights from April onward, for replay as live traffic: the labels become known at `arrived_at`, and "
+    "never for a flight that did not arrive.",
+    _ALL_MONTHS[3:],
+    (*_COLUMNS, "tailnum", "status", "arrived_at"),
+    _ORDER,
+    monthly=True,
+)
+
 FLIGHTS = Data(
     name="flights",
     datasets=_DATASETS,
-    months=_MONTHS,
+    partitions=_MONTHS,
     features_from="flight_features",
     row_key="flight_id",
     cluster="date",
@@ -182,13 +192,5 @@ FLIGHTS = Data(
         _ORDER,
         required=(LATE,),
     ),
-    replay=Period(
-        "flight_delay_replay",
-        "Flights from April onward, for replay as live traffic: the labels become known at `arrived_at`, and "
-        "never for a flight that did not arrive.",
-        _ALL_MONTHS[3:],
-        (*_COLUMNS, "tailnum", "status", "arrived_at"),
-        _ORDER,
-        monthly=True,
-    ),
+    replay=REPLAY,
 )

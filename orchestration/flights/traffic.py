@@ -1,36 +1,15 @@
 """The requests that flights of the past make when they are replayed, and what became of them."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from orchestration.endpoints.declaration import Endpoint
 from orchestration.flights import travellers
 from orchestration.flights.travellers import Flight, Journey
+from orchestration.labelled import LabelledRequest, inputs_of, labelled_requests
 from router.client import Turnout
 
 Json = dict[str, Any]
-
-
-class DelayRequest(NamedTuple):
-    """Asks how one flight will go; its label becomes known unless it never arrived."""
-
-    endpoint: str
-    unit: str
-    inputs: Json
-    context: Json
-    label: str
-    value: float | None
-
-    def ask(self, router: Turnout, key: str) -> Json:
-        """Make the call; the same key never decides twice."""
-        return router.predict(self.endpoint, unit=self.unit, inputs=self.inputs, context=self.context, id=key)
-
-    def outcomes(self, reply: Mapping[str, Any]) -> Sequence[Json]:
-        """What becomes known, as rows for `POST /v1/outcomes`."""
-        if self.value is None:
-            return ()
-        return ({"decision_id": reply["decision_id"], "metric": self.label, "value": self.value},)
 
 
 class ChoiceRequest(NamedTuple):
@@ -56,19 +35,9 @@ class ChoiceRequest(NamedTuple):
         return [{**decided, **each._asdict()} for each in travellers.outcomes(self.journey, shown)]
 
 
-def delay_requests(endpoint: Endpoint, flights: Iterable[Flight]) -> list[DelayRequest]:
+def delay_requests(endpoint: Endpoint, flights: Iterable[Flight]) -> list[LabelledRequest]:
     """One request per flight, in the given order; the context says in which month it is."""
-    return [
-        DelayRequest(
-            endpoint.name,
-            flight[endpoint.data.row_key],
-            _inputs(endpoint, flight),
-            {"month": f"{flight['date']:%Y-%m}"},
-            endpoint.label,
-            _known(flight[endpoint.label]),
-        )
-        for flight in flights
-    ]
+    return labelled_requests(endpoint, flights, lambda flight: {"month": f"{flight['date']:%Y-%m}"})
 
 
 def choice_requests(endpoint: Endpoint, flights: Iterable[Flight]) -> list[ChoiceRequest]:
@@ -77,15 +46,7 @@ def choice_requests(endpoint: Endpoint, flights: Iterable[Flight]) -> list[Choic
         ChoiceRequest(
             endpoint.name,
             journey,
-            [{"id": flight[endpoint.data.row_key], **_inputs(endpoint, flight)} for flight in journey.flights],
+            [{"id": flight[endpoint.data.row_key], **inputs_of(endpoint, flight)} for flight in journey.flights],
         )
         for journey in travellers.journeys(flights)
     ]
-
-
-def _inputs(endpoint: Endpoint, flight: Flight) -> Json:
-    return {name: _known(flight[name]) for name in endpoint.features}
-
-
-def _known(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value

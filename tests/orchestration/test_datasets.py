@@ -1,16 +1,19 @@
 """The dataset assets and their checks, run by Dagster on January."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import dagster as dg
 import pandas as pd
+import pandera.pandas as pa
 import pytest
 
-from orchestration.datasets.assets import by_name
 from orchestration.datasets.declaration import Built, Dataset, Inputs
+from orchestration.datasets.tables import by_name
 from orchestration.endpoints.assets import data_definitions
 from orchestration.flights.datasets import FEATURES, FLIGHTS
 from orchestration.lake import Lake, Partition
+from orchestration.sources import Function, from_source
 
 JANUARY = "2013-01-01"
 MONTHLY = ["raw_flights", "raw_weather", "clean_flights", "clean_weather", "flight_features"]
@@ -86,7 +89,7 @@ def test_same_content_is_not_written_again(january: dg.ExecuteInProcessResult, l
 
 
 def test_train_has_only_labelled_flights_in_order_of_time(january: dg.ExecuteInProcessResult, lake: Lake) -> None:
-    only_january = FLIGHTS._replace(train=FLIGHTS.train._replace(months=(JANUARY,)))
+    only_january = FLIGHTS._replace(train=FLIGHTS.train._replace(partitions=(JANUARY,)))
     result = materialize(data_definitions(only_january), lake, ["flight_delay_train"])
     assert result.success
     train = lake.read("datasets/flight_delay_train")
@@ -136,6 +139,63 @@ def test_feature_that_knows_the_future_stops_what_is_downstream(january: dg.Exec
     assert checks["schema"].passed
     assert not checks["leakage"].passed
     assert checks["leakage"].description == "changed without the future: origin_late_rate"
+
+
+def visits(start: pd.Timestamp, end: pd.Timestamp) -> pd.DataFrame:
+    """Two visits a month; the first of January is in February too, as when it was moved after January was read."""
+    rows = pd.DataFrame({"visit": [f"{start:%m}-{n}" for n in range(3)], "at": start, "bought": [0.0, 1.0, None]})
+    return rows.replace({"visit": {"02-1": "01-0", "02-2": "01-1"}})
+
+
+SHOP = from_source(
+    Function(visits),
+    name="shop",
+    schema=pa.DataFrameSchema(
+        {
+            "visit": pa.Column(str, unique=True),
+            "at": pa.Column("datetime64[us, UTC]"),
+            "bought": pa.Column(float, nullable=True),
+        }
+    ),
+    label="bought",
+    row_key="visit",
+    time="at",
+    every="month",
+    start="2025-01-01",
+)
+
+
+def test_row_that_stands_in_two_months_stops_what_learns_from_it(tmp_path: Path) -> None:
+    lake, definitions = Lake(tmp_path), data_definitions(SHOP)
+    assert materialize(definitions, lake, ["shop_rows"], "2025-01-01").success
+    assert materialize(definitions, lake, ["shop_train", "shop_validation"]).success
+    assert materialize(definitions, lake, ["shop_rows"], "2025-02-01").success
+    learns = dg.Definitions([dg.AssetsDefinition.from_op(dg.op(name="model")(lambda shop_train: None))])
+    result = materialize(dg.Definitions.merge(definitions, learns), lake, ["shop_train", "shop_validation", "model"])
+    assert not result.success
+    assert {(c.asset_key.to_user_string(), c.check_name, c.passed) for c in result.get_asset_check_evaluations()} == {
+        ("shop_train", "row_key", False),
+        ("shop_validation", "row_key", False),
+    }
+    assert "model" not in {event.step_key for event in result.get_step_success_events()}
+    assert result.get_asset_check_evaluations()[0].description == (
+        "visit '01-0' is no key: shop_rows has 2 rows with it, in 2025-01-01, 2025-02-01. If the row moved at its "
+        "source, materialize those partitions again, as `turnout materialize` does; if it is there twice, correct the "
+        "source, or declare another row_key"
+    )
+
+
+def test_row_that_stands_twice_in_a_table_without_months_is_named(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"visit": ["a", "b", "b", "c", "c"], "at": pd.Timestamp(0), "bought": [0, 1, None, 1, 1]})
+    schema = SHOP.datasets[0].schema.update_column("visit", unique=False)
+    whole = from_source(Function(lambda: rows), name="shop", schema=schema, label="bought", row_key="visit")
+    lake, definitions = Lake(tmp_path), data_definitions(whole)
+    result = materialize(definitions, lake, ["shop_rows", "shop_train", "shop_validation"])
+    found = {c.asset_key.to_user_string(): c for c in result.get_asset_check_evaluations()}
+    assert found["shop_rows"].passed
+    assert (found["shop_train"].description or "").startswith(
+        "visit 'c' is no key: shop_rows has 2 rows with it. If the row moved"
+    )
 
 
 def test_replay_keeps_flights_without_label(lake: Lake, january: dg.ExecuteInProcessResult) -> None:

@@ -1,3 +1,5 @@
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -5,11 +7,13 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from orchestration import lake as lakes
 from orchestration.content import content_hash
-from orchestration.errors import LakeUnwritable, SchemaConflict, TableCorrupted, TableMissing
+from orchestration.errors import LakeUnwritable, SchemaConflict, TableBusy, TableCorrupted, TableMissing
 from orchestration.lake import Lake, Partition
 
 JANUARY = Partition("month_start", "2013-01-01")
@@ -88,6 +92,63 @@ def test_changed_type_is_refused(lake: Lake) -> None:
     lake.write_if_changed("t", frame([1, 2]), JANUARY)
     with pytest.raises(SchemaConflict, match="delete that folder"):
         lake.write_if_changed("t", frame([1, 2]).assign(value=["x", "y"]), JANUARY)
+
+
+def at_once(lake: Lake, partitions: Sequence[Partition | None]) -> list[Exception]:
+    """Write rows to these parts of one table at the same time, and return what went wrong."""
+    begin, failures = threading.Barrier(len(partitions)), list[Exception]()
+
+    def write(number: int, partition: Partition | None) -> None:
+        begin.wait()
+        try:
+            lake.write_if_changed("t", frame([float(number)] * 20_000), partition)
+        except Exception as error:  # noqa: BLE001 (a thread's own are told nobody)
+            failures.append(error)
+
+    threads = [threading.Thread(target=write, args=each) for each in enumerate(partitions)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return failures
+
+
+@pytest.mark.parametrize("part", [JANUARY, None])
+def test_writers_of_one_part_take_turns(lake: Lake, part: Partition | None) -> None:
+    lake.write_if_changed("t", frame([1, 2]), part)
+    assert at_once(lake, [part] * 3) == []
+    assert lake.read("t", part)["value"].nunique() == 1
+    assert DeltaTable(lake.path("t")).version() == 3
+
+
+def test_first_writers_of_a_table_keep_each_others_partitions(lake: Lake) -> None:
+    months = [Partition("month_start", f"2013-0{month}-01") for month in range(1, 5)]
+    assert at_once(lake, months) == []
+    assert lake.partitions("t") == [month.value for month in months]
+
+
+def test_table_that_others_keep_writing_is_not_to_be_deleted(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    def overtaken(*_: object, **__: object) -> None:
+        raise CommitFailedError("a concurrent transaction added new data")
+
+    monkeypatch.setattr(lakes, "write_deltalake", overtaken)
+    monkeypatch.setattr(lakes, "_WAITS_S", (0, 0))
+    with pytest.raises(
+        TableBusy, match=r"table t, month_start 2013-01-01 .* of 2 times .* again once they have ended"
+    ) as caught:
+        lake.write_if_changed("t", frame([1]), JANUARY)
+    assert "delete" not in str(caught.value)
+
+
+def test_replaced_files_are_removed_and_the_present_ones_stay(lake: Lake) -> None:
+    for value in (1, 2, 3):
+        lake.write_if_changed("t", frame([value]), JANUARY)
+    lake.write_if_changed("t", frame([4]), FEBRUARY)
+    lake.remove_replaced("t", hours=1)
+    assert len(list(lake.path("t").rglob("*.parquet"))) == 4
+    lake.remove_replaced("t", hours=0)
+    assert len(list(lake.path("t").rglob("*.parquet"))) == 2
+    assert sorted(lake.read("t")["value"]) == [3, 4]
 
 
 def test_unwritable_folder_is_named(tmp_path: Path) -> None:

@@ -130,3 +130,46 @@ def test_progress_counts_up_to_the_whole(instance: dg.DagsterInstance) -> None:
 def test_selection_and_partitions_limit_the_work(instance: dg.DagsterInstance) -> None:
     made = materialize_stale(graph(), instance, dg.AssetSelection.assets("raw"), partitions={FEBRUARY})
     assert made == [f"raw[{FEBRUARY}]"]
+
+
+def checked(*, sound: bool, lost: bool = False) -> tuple[dg.Definitions, list[str]]:
+    """An asset with a check, which may find its files lost, and one made of it; the list has what was made."""
+    made: list[str] = []
+
+    @dg.asset(code_version="1")
+    def fitted() -> dg.MaterializeResult[None]:
+        made.append("fitted")
+        return dg.MaterializeResult(data_version=dg.DataVersion("1"))
+
+    @dg.asset(deps=[fitted], code_version="1")
+    def registered() -> None:
+        made.append("registered")
+
+    @dg.asset_check(asset=fitted, blocking=True)
+    def skill() -> dg.AssetCheckResult:
+        if lost:
+            raise FileNotFoundError("model.onnx")
+        return dg.AssetCheckResult(passed=sound, description=None if sound else "no better than a coin")
+
+    return dg.Definitions([fitted, registered], asset_checks=[skill]), made
+
+
+def test_failed_check_is_run_again_without_what_it_checks(instance: dg.DagsterInstance) -> None:
+    definitions, made = checked(sound=False)
+    for what in ("materializing fitted, registered", "checking fitted"):
+        with pytest.raises(MaterializationFailed, match=f"{what} failed: check skill of fitted: no better") as failed:
+            materialize_stale(definitions, instance, EVERYTHING)
+        assert failed.value.reasons == ("skill: no better than a coin",)
+    assert made == ["fitted"]
+    definitions, made = checked(sound=True)
+    assert materialize_stale(definitions, instance, EVERYTHING) == ["registered"]
+    assert made == ["registered"]
+    assert materialize_stale(definitions, instance, EVERYTHING) == []
+
+
+def test_what_cannot_be_checked_is_made_again(instance: dg.DagsterInstance) -> None:
+    definitions, made = checked(sound=True, lost=True)
+    for times in (1, 2):
+        with pytest.raises(MaterializationFailed, match=r"fitted_skill: FileNotFoundError: model\.onnx"):
+            materialize_stale(definitions, instance, EVERYTHING)
+        assert made == ["fitted"] * times
