@@ -3,8 +3,11 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Processes by the hundred start here: where this is set, each of them compiles every module anew, for seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test coverage lint bench bench-ledger bench-verify bench-reweighting bench-best_arm bench-regret bench-interleaving \
-    bench-shadows bench-micro_batching bench-coverage bench-sample_ratio bench-off_policy bench-reports lock \
+    bench-shadows bench-micro_batching bench-coverage bench-sample_ratio bench-off_policy bench-reports bench-rollouts lock \
     clean
 
 # uv comes from the lock too, hash-checked by pip, and then installs the rest in seconds instead of minutes.
@@ -37,7 +40,7 @@ bench: $(VENV)/ready
 	$(BIN)/python -m bench.predict
 
 bench-ledger bench-verify bench-reweighting bench-best_arm bench-regret bench-interleaving bench-shadows bench-micro_batching \
-    bench-coverage bench-sample_ratio bench-off_policy bench-reports: bench-%: $(VENV)/ready
+    bench-coverage bench-sample_ratio bench-off_policy bench-reports bench-rollouts: bench-%: $(VENV)/ready
 	$(BIN)/python -m bench.$*
 
 lock: $(VENV)/ready

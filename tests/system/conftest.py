@@ -18,6 +18,7 @@ from tests.clusters import Cluster
 from tests.clusters import cluster as new_cluster
 from tests.clusters import problem as cluster_problem
 from tests.databases import BACKENDS, require
+from tests.metrics import BRIER
 from tests.system.forks import Forks
 from tests.system.forks import forks as fork_from
 from tests.system.processes import Router, router
@@ -140,14 +141,7 @@ def create_experiment(url: str) -> None:
                 "arms": [{"name": name, "model": f"{name}@1"} for name in names],
                 "allocation": {"kind": "split", "weights": dict.fromkeys(names, 0.25)},
                 "metrics": [
-                    {
-                        "name": "brier",
-                        "kind": "score",
-                        "score": "brier",
-                        "label": "late",
-                        "direction": "decrease",
-                        "role": "primary",
-                    },
+                    BRIER,
                     {"name": "fee", "kind": "numeric", "direction": "decrease"},
                 ],
             }

@@ -18,7 +18,7 @@ from router.http import app
 from router.service import Service
 from router.settings import Settings
 from tests.router.small_models import add_model
-from tests.system.processes import Process, Router
+from tests.system.processes import Launch, Process, Router
 
 
 @contextmanager
@@ -28,18 +28,24 @@ def strange_router(folder: Path, names: Sequence[str], loader: Callable[..., Any
     for name in names:
         add_model(registry, name)
 
+    running = Router(folder, registry.root, settings=settings, launch=launch_strange(loader))
+    try:
+        running.wait_until_ready()
+        yield running
+    finally:
+        running.stop()
+
+
+def launch_strange(loader: Callable[..., Any]) -> Launch:
+    """Return how to start a router that loads its models with this function."""
+
     def launch(arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> Process:
         with log.open("ab") as output:
             place = f"{loader.__module__}:{loader.__qualname__}"
             command = [sys.executable, "-m", "tests.system.strange_router", place, *arguments]
             return subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
 
-    running = Router(folder, registry.root, settings=settings, launch=launch)
-    try:
-        running.wait_until_ready()
-        yield running
-    finally:
-        running.stop()
+    return launch
 
 
 def _create_app(settings: Settings) -> Litestar:

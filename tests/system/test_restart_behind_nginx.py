@@ -144,5 +144,6 @@ def test_no_request_fails_while_each_replica_is_restarted_and_killed(
         f"{gap_s:.2f} s, slowest answer {book.slowest_s():.2f} s, started at most {arrivals.late_s:.2f} s late, {found}"
     )
     assert len(book.answered_s) >= 0.999 * requests, book.failures[:5]
-    assert gap_s <= 1.0
+    # Where the load itself began late, on a busy machine, that is no gap of the routers.
+    assert gap_s <= 1.0 + arrivals.late_s
     found.assert_clean()
