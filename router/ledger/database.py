@@ -4,13 +4,14 @@ import os
 import socket
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor, ExceptionContext
 from sqlalchemy.exc import (
     ArgumentError,
     DBAPIError,
@@ -31,6 +32,9 @@ READ_ONLY = "read_only"
 
 ANSWER_S = 15.0
 """How long a server may take over a transaction of the control plane."""
+
+BUSY_S = 10.0
+"""How long a transaction waits for another process that writes the same SQLite file."""
 
 # What PostgreSQL says of a row that it will never take, such as one too large for an index.
 _TOO_MUCH = "54"
@@ -253,10 +257,25 @@ def _configure_sqlite(dbapi_connection: DBAPIConnection, _: ConnectionPoolEntry)
     if isinstance(dbapi_connection, sqlite3.Connection):
         dbapi_connection.isolation_level = None
     cursor = dbapi_connection.cursor()
-    cursor.execute("pragma busy_timeout = 10000")
-    cursor.execute("pragma journal_mode = wal")
+    cursor.execute(f"pragma busy_timeout = {round(BUSY_S * 1000)}")
+    _write_ahead(cursor)
     cursor.execute("pragma synchronous = full")
     cursor.close()
+
+
+def _write_ahead(cursor: DBAPICursor) -> None:
+    # A new file is read before it is switched, and who holds a read lock is refused at once, whatever the timeout:
+    # of two replicas that start together, one would end here.
+    ends = time.monotonic() + BUSY_S
+    while True:
+        try:
+            cursor.execute("pragma journal_mode = wal")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= ends:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _begin(connection: Connection) -> None:

@@ -1,5 +1,8 @@
 import re
+import sqlite3
+import threading
 import uuid
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, func, make_url, select, text
 
 import router.ledger
+import router.ledger.database
 from router.assignment.epochs import HOLDOUT
 from router.decision_id import DecisionId
 from router.errors import CannotStart
@@ -134,6 +138,29 @@ def test_connections_are_durable_and_do_not_block_readers(sqlite_engine: Engine)
     with sqlite_engine.connect() as connection:
         assert connection.execute(text("pragma synchronous")).scalar() == 2
         assert connection.execute(text("pragma journal_mode")).scalar() == "wal"
+
+
+def test_open_database_waits_for_another_process_that_makes_the_same_ledger(tmp_path: Path) -> None:
+    path = tmp_path / "new.db"
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("create table t (x)")
+        # The file is in rollback mode still, and being written: two replicas that start on a new ledger meet like this.
+        other.execute("begin immediate")
+        threading.Timer(0.3, other.execute, ("commit",)).start()
+        engine = open_database(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        assert connection.execute(text("pragma journal_mode")).scalar() == "wal"
+    engine.dispose()
+
+
+def test_open_database_gives_up_on_a_ledger_that_stays_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(router.ledger.database, "BUSY_S", 0.2)
+    path = tmp_path / "held.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("create table t (x)")
+        other.execute("begin immediate")
+        with pytest.raises(CannotStart, match=r"held\.db: database is locked"):
+            open_database(f"sqlite:///{path}")
 
 
 def test_readers_do_not_wait_for_a_writer(engine: Engine) -> None:

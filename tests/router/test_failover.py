@@ -53,8 +53,8 @@ def new_store(engine: Engine, folder: Path, max_spool_bytes: int = 100_000_000) 
     return Failover(engine, BatchWriter(lambda: NOW_MS), folder / "spool", max_spool_bytes=max_spool_bytes)
 
 
-def new_writer(store: Failover) -> LedgerWriter:
-    writer = LedgerWriter(store, queue_size=10_000, timeout_s=TIMEOUT_S)
+def new_writer(store: Failover, timeout_s: float = TIMEOUT_S) -> LedgerWriter:
+    writer = LedgerWriter(store, queue_size=10_000, timeout_s=timeout_s)
     writer.start()
     return writer
 
@@ -140,7 +140,8 @@ def test_broken_connections_are_replaced_without_the_spool(
     shared: Shared, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = new_store(shared.through, tmp_path)
-    writer = new_writer(store)
+    # A slow machine must not look like a ledger that is away.
+    writer = new_writer(store, timeout_s=30.0)
     rows = [decision() for _ in range(30)]
     for start in range(0, 30, 10):
         assert asyncio.run(watched(writer, rows[start : start + 10])) == rows[start : start + 10]
