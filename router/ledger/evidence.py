@@ -6,6 +6,7 @@ closed; rows then belong to the minute of the decision until that is past, and t
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import compress
 from typing import NamedTuple
 
 import msgspec
@@ -15,10 +16,10 @@ from sqlalchemy import ColumnElement, Connection, bindparam, delete, select
 from analysis.statistics.unit_groups import Sums, group_of, sums_of
 from router.documents import AnyMetric, Experiment
 from router.ledger import schema
-from router.ledger.contributions import ITEMS, Moments
+from router.ledger.contributions import Moments
 from router.ledger.records import DecisionRow
-from router.ledger.statements import insert_into
-from router.ledger.statistics import MS_PER_MINUTE, OUTCOMES_SHARD, Statistic
+from router.ledger.statements import insert_missing, replace
+from router.ledger.statistics import OUTCOMES_SHARD, Statistic
 
 FAILED = "decisions/failed"
 """Decisions that the champion answered because their arm did not; the value is 1."""
@@ -74,17 +75,28 @@ class Evidence:
     def __init__(self) -> None:
         self._rows: dict[Key, list[Row]] = defaultdict(list)
 
-    def decided(self, experiment: Experiment, row: DecisionRow, items: Moments, weight: float) -> None:
-        """Add a decision, whatever comes of it, and whether its arm failed or was slow."""
-        if row.experiment_id is None or row.arm is None:
-            return
-        minute = row.decided_ms // MS_PER_MINUTE if longest_window_s(experiment) else ANY_MINUTE
-        group = group_of(row.unit)
-        self._rows[Key(row.experiment_id, row.arm, ITEMS, minute)].append(Row(group, weight, *items))
-        slow = is_slow(experiment, row.latency_ms)
-        for event, metric in ((row.fallback is not None, FAILED), (slow, SLOW)):
-            if event:
-                self._rows[Key(row.experiment_id, row.arm, metric, ANY_MINUTE)].append(Row(group, weight, 1, 1, 1))
+    def decided(
+        self,
+        experiment: Experiment,
+        drawn: Statistic,
+        rows: Sequence[DecisionRow],
+        items: Sequence[int],
+        weight: float,
+    ) -> None:
+        """Add decisions of one arm and minute, whatever comes of them, and which of them failed or were slow.
+
+        `drawn` is the statistic that counts their `items`, and `weight` what each of them counts.
+        """
+        counting = self._rows[Key(*drawn) if longest_window_s(experiment) else Key(*drawn[:3], ANY_MINUTE)]
+        groups = [group_of(row.unit) for row in rows]
+        counting.extend(Row(group, weight, 1, n, n * n) for group, n in zip(groups, items, strict=True))
+        for metric, events in (
+            (FAILED, [row.fallback is not None for row in rows]),
+            (SLOW, [is_slow(experiment, row.latency_ms) for row in rows]),
+        ):
+            if any(events):
+                key = Key(*drawn[:2], metric, ANY_MINUTE)
+                self._rows[key].extend(Row(group, weight, 1, 1, 1) for group in compress(groups, events))
 
     def observed(self, statistic: Statistic, metric: AnyMetric, unit: str, weight: float, changed: Moments) -> None:
         """Add what outcomes changed in a statistic."""
@@ -113,20 +125,12 @@ def has_default(metric: object) -> bool:
 
 def add_evidence(connection: Connection, changes: Mapping[Key, Sums], shard: int) -> None:
     """Add to the sums, in one order everywhere, so that two transactions never wait for each other."""
-    table = schema.evidence
     keys = sorted(key for key, sums in changes.items() if sums.vector.any())
     if not keys:
         return
     stored = _locked(connection, keys, shard)
-    rows = [
-        {**key._asdict(), "shard": shard, "sums": _written(Sums(stored[key].vector + changes[key].vector))}
-        for key in keys
-    ]
-    statement = insert_into(connection, table)
-    connection.execute(
-        statement.on_conflict_do_update(index_elements=list(table.primary_key), set_={"sums": statement.excluded.sums}),
-        rows,
-    )
+    rows = [(*key, shard, _written(Sums(stored[key].vector + changes[key].vector))) for key in keys]
+    replace(connection, schema.evidence, rows)
 
 
 def read_evidence(
@@ -219,28 +223,35 @@ def _locked(connection: Connection, keys: Sequence[Key], shard: int) -> dict[Key
     closed.
     """
     empty = _written(Sums())
-    found: dict[Key, Sums] = {}
+    found = _stored(connection, keys, shard)
     while missing := [key for key in keys if key not in found]:
-        rows = [{**key._asdict(), "shard": shard, "sums": empty} for key in missing]
-        connection.execute(insert_into(connection, schema.evidence).on_conflict_do_nothing(), rows)
+        insert_missing(connection, schema.evidence, [(*key, shard, empty) for key in missing])
         found |= _stored(connection, missing, shard)
     return found
 
 
 def _stored(connection: Connection, keys: Sequence[Key], shard: int) -> dict[Key, Sums]:
-    table = schema.evidence
-    columns = [table.c[name] for name in Key._fields]
     found: dict[Key, Sums] = {}
     for experiment_id in sorted({key.experiment_id for key in keys}):
         minutes = sorted({key.minute for key in keys if key.experiment_id == experiment_id})
-        query = (
-            select(*columns, table.c.sums)
-            .where(table.c.experiment_id == experiment_id, table.c.minute.in_(minutes), table.c.shard == shard)
-            .order_by(*columns)
-            .with_for_update()
-        )
-        found |= {Key(*key): read_evidence_sums(sums) for *key, sums in connection.execute(query)}
+        values = {"experiment_id": experiment_id, "minutes": minutes, "shard": shard}
+        found |= {Key(*key): read_evidence_sums(sums) for *key, sums in connection.execute(_STORED, values)}
     return found
+
+
+_KEY_COLUMNS = [schema.evidence.c[name] for name in Key._fields]
+
+# Made once: what SQLAlchemy does to make a statement costs more than running it.
+_STORED = (
+    select(*_KEY_COLUMNS, schema.evidence.c.sums)
+    .where(
+        schema.evidence.c.experiment_id == bindparam("experiment_id"),
+        schema.evidence.c.minute.in_(bindparam("minutes", expanding=True)),
+        schema.evidence.c.shard == bindparam("shard"),
+    )
+    .order_by(*_KEY_COLUMNS)
+    .with_for_update()
+)
 
 
 def _written(sums: Sums) -> bytes:

@@ -6,13 +6,15 @@ stored, and counted when the decision comes.
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
+import numpy as np
 from sqlalchemy import Connection, bindparam, select, update
 
 from router.allocation.contextual import encode as encode_context
 from router.decision_id import FORCED, encode, unpack
-from router.documents import Experiment
+from router.documents import AnyFeature, Experiment
 from router.ledger import schema
 from router.ledger.contributions import (
     ITEMS,
@@ -41,6 +43,16 @@ _Statements = dict[Item, dict[_Key, Stated]]
 _Known = Mapping[bytes, Decided]
 _Touched = dict[Item, tuple[int | None, int | None]]
 """Items whose outcomes changed, with the experiment and arm of their decision."""
+
+
+class _Draw(NamedTuple):
+    """What decisions have in common that count alike."""
+
+    experiment_id: int
+    epoch: int
+    arm: int
+    propensity: float
+    minute: int
 
 
 class Folder:
@@ -99,21 +111,19 @@ class Folder:
         counts: dict[Statistic, Moments] = defaultdict(lambda: NOTHING)
         regressions: dict[Statistic, Sums] = {}
         evidence = Evidence()
-        for row in rows:
-            if row.experiment_id is not None and row.arm is not None and row.epoch is not None and row.epoch != FORCED:
-                items = items_of(row.predictions, row.shown)
-                statistic = Statistic(row.experiment_id, row.arm, ITEMS, row.decided_ms // MS_PER_MINUTE)
-                counts[statistic] += (decided := Moments(1, items, items * items))
-                document = self._document(connection, row.experiment_id)
-                if document is None:
-                    continue
-                weight = self._weights.weigh(connection, row.experiment_id, row.epoch, row.arm, row.propensity)
-                if weight is not None:
-                    evidence.decided(document, row, decided, weight)
-                if features := counted_features(document):
-                    context = {} if row.context is None else read_context(row.context)
-                    added = sums_of(encode_context(features, context), items, 0.0, 0.0)
-                    regressions[statistic] = regressions[statistic] + added if statistic in regressions else added
+        for draw, drawn in _by_draw(rows).items():
+            statistic = Statistic(draw.experiment_id, draw.arm, ITEMS, draw.minute)
+            items = [items_of(row.predictions, row.shown) for row in drawn]
+            counts[statistic] += Moments(len(items), sum(items), sum(each * each for each in items))
+            document = self._document(connection, draw.experiment_id)
+            if document is None:
+                continue
+            weight = self._weights.weigh(connection, draw.experiment_id, draw.epoch, draw.arm, draw.propensity)
+            if weight is not None:
+                evidence.decided(document, statistic, drawn, items, weight)
+            if features := counted_features(document):
+                added = _regression(features, drawn, items)
+                regressions[statistic] = regressions[statistic] + added if statistic in regressions else added
         add_statistics(connection, counts, shard)
         add_evidence(connection, evidence.sums(), shard)
         if regressions:
@@ -234,6 +244,24 @@ class Folder:
         add_regressions(connection, regressions)
         restore(connection, taken)
         restore_evidence(connection, taken, self._weights)
+
+
+def _by_draw(rows: Iterable[DecisionRow]) -> dict[_Draw, list[DecisionRow]]:
+    """Return the decisions that an experiment drew, those together that count alike: looking up costs once for all."""
+    found: dict[_Draw, list[DecisionRow]] = defaultdict(list)
+    for row in rows:
+        experiment_id, epoch, arm = row.experiment_id, row.epoch, row.arm
+        if experiment_id is not None and epoch is not None and arm is not None and epoch != FORCED:
+            found[_Draw(experiment_id, epoch, arm, row.propensity, row.decided_ms // MS_PER_MINUTE)].append(row)
+    return found
+
+
+def _regression(features: Sequence[AnyFeature], rows: Sequence[DecisionRow], items: Sequence[int]) -> Sums:
+    """Return what decisions add to the sums of a regression whatever comes of them."""
+    contexts = ({} if row.context is None else read_context(row.context) for row in rows)
+    sums = [sums_of(encode_context(features, each), n, 0.0, 0.0) for each, n in zip(contexts, items, strict=True)]
+    total: Sums = np.sum(sums, axis=0)
+    return total
 
 
 def _occurred_ms(observation: Observation, said: Mapping[_Key, Stated]) -> int:

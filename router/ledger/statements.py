@@ -8,12 +8,18 @@ from typing import Any, TypeVar
 import msgspec
 from sqlalchemy import Column, ColumnElement, Connection, LargeBinary, Table, any_, literal, text
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
 
 from router.ledger.database import is_postgresql
 
-Row = TypeVar("Row")
+Values = tuple[Any, ...]
+"""A row: its values in the order of the table's columns."""
+
+Row = TypeVar("Row", bound=Values)
+Item = TypeVar("Item")
 
 _LARGEST_CHUNK = 64
+_OR_NOTHING = " on conflict do nothing"
 _OUTCOMES_LOCK = 0x7475726E6F7574  # "turnout"
 
 
@@ -22,23 +28,40 @@ def insert_into(connection: Connection, table: Table) -> Any:
     return postgresql.insert(table) if is_postgresql(connection) else sqlite.insert(table)
 
 
-def insert_missing(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+def insert_missing(connection: Connection, table: Table, rows: Sequence[Values]) -> None:
     """Insert the rows whose key is not there yet; `rows` have their values in the order of the table's columns.
 
     One statement of many rows releases and retakes the interpreter lock once; `executemany` does so for every row and
     then waits for the event loop to let go of it.
     """
-    for statement, values in _inserting(connection, table, rows):
+    for statement, values, _ in _inserting(connection, table, rows):
         connection.exec_driver_sql(statement, values)
 
 
-def insert_returning(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> set[Any]:
-    """Insert the rows whose key is not there yet, and return the first columns of those."""
-    inserted: set[Any] = set()
+def insert_returning(connection: Connection, table: Table, rows: Sequence[Row]) -> Sequence[Row]:
+    """Insert the rows whose key, the first column, is not there yet, and return those."""
+    inserted: list[Row] = []
     returning = f" returning {table.columns[0].name}"
-    for statement, values in _inserting(connection, table, rows):
-        inserted.update(connection.exec_driver_sql(statement + returning, values).scalars())
+    for statement, values, chunk in _inserting(connection, table, rows):
+        # What SQLite returns it hands over row by row, each with the interpreter lock released and retaken.
+        if not is_postgresql(connection) and _inserted(connection, table, values, len(chunk)):
+            inserted += chunk
+        else:
+            new = set(connection.exec_driver_sql(statement + returning, values).scalars())
+            inserted += [row for row in chunk if row[0] in new]
     return inserted
+
+
+def replace(connection: Connection, table: Table, rows: Sequence[Values]) -> None:
+    """Insert a few rows, in place of those with the same keys."""
+    others = [column.name for column in table.columns if not column.primary_key]
+    _upsert(connection, table, rows, ", ".join(f"{name} = excluded.{name}" for name in others))
+
+
+def add(connection: Connection, table: Table, rows: Sequence[Values]) -> None:
+    """Insert a few rows, or add what is not their key to those with the same keys."""
+    others = [column.name for column in table.columns if not column.primary_key]
+    _upsert(connection, table, rows, ", ".join(f"{name} = {table.name}.{name} + excluded.{name}" for name in others))
 
 
 def lock_outcomes(connection: Connection) -> None:
@@ -64,7 +87,7 @@ def among(connection: Connection, column: Column[Any], values: Collection[Any]) 
         yield column.in_(chunk)
 
 
-def chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+def chunks(rows: Sequence[Item]) -> Iterator[Sequence[Item]]:
     """Cut rows into chunks whose sizes are powers of two, so that few different statements are ever prepared."""
     start, size = 0, _LARGEST_CHUNK
     while start < len(rows):
@@ -78,34 +101,51 @@ def chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
 
 
 def _inserting(
-    connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]
-) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    connection: Connection, table: Table, rows: Sequence[Row]
+) -> Iterator[tuple[str, Values, Sequence[Row]]]:
     if not rows:
         return
     if is_postgresql(connection):
         # As one parameter: a quarter of the time that arrays of the columns take, and half that of a list of values.
-        yield _populating(table), (_as_json(table, rows),)
+        yield _populating(table), (_as_json(table, rows),), rows
         return
     for chunk in chunks(rows):
-        yield _listing(table, len(chunk)), tuple(chain.from_iterable(chunk))
+        yield _listing(table, len(chunk), "?") + _OR_NOTHING, tuple(chain.from_iterable(chunk)), chunk
+
+
+def _inserted(connection: Connection, table: Table, values: Values, rows: int) -> bool:
+    """Insert all of the rows, or none if one of them is there."""
+    try:
+        connection.exec_driver_sql(_listing(table, rows, "?"), values)
+    except IntegrityError:
+        return False
+    return True
+
+
+def _upsert(connection: Connection, table: Table, rows: Sequence[Values], changes: str) -> None:
+    keys = ", ".join(column.name for column in table.primary_key)
+    for chunk in chunks(rows):
+        statement = _listing(table, len(chunk), "%s" if is_postgresql(connection) else "?")
+        values = tuple(chain.from_iterable(chunk))
+        connection.exec_driver_sql(f"{statement} on conflict ({keys}) do update set {changes}", values)
 
 
 @cache
-def _listing(table: Table, rows: int) -> str:
+def _listing(table: Table, rows: int, placeholder: str) -> str:
     columns = [column.name for column in table.columns]
-    placeholders = f"({', '.join('?' * len(columns))})"
+    placeholders = f"({', '.join([placeholder] * len(columns))})"
     values = ", ".join([placeholders] * rows)
-    return f"insert into {table.name} ({', '.join(columns)}) values {values} on conflict do nothing"  # noqa: S608
+    return f"insert into {table.name} ({', '.join(columns)}) values {values}"  # noqa: S608
 
 
 @cache
 def _populating(table: Table) -> str:
     columns = ", ".join(column.name for column in table.columns)
     rows = f"json_populate_recordset(null::{table.name}, %s)"
-    return f"insert into {table.name} ({columns}) select {columns} from {rows} on conflict do nothing"  # noqa: S608
+    return f"insert into {table.name} ({columns}) select {columns} from {rows}{_OR_NOTHING}"  # noqa: S608
 
 
-def _as_json(table: Table, rows: Sequence[tuple[Any, ...]]) -> str:
+def _as_json(table: Table, rows: Sequence[Values]) -> str:
     names = [column.name for column in table.columns]
     binary = [column.name for column in table.columns if isinstance(column.type, LargeBinary)]
     documents = [dict(zip(names, row, strict=True)) for row in rows]

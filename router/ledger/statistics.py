@@ -1,13 +1,13 @@
 """Additive statistics by minute of the decision: adding to them, and reading them."""
 
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy import Connection, select
 
 from router.ledger import schema
 from router.ledger.contributions import NOTHING, Moments
-from router.ledger.statements import insert_into
+from router.ledger.statements import add
 
 MS_PER_MINUTE = 60_000
 
@@ -37,13 +37,8 @@ class Minute(NamedTuple):
 
 def add_statistics(connection: Connection, changes: Mapping[Statistic, Moments], shard: int, span: int = 1) -> None:
     """Add to the statistics, in one order everywhere, so that two transactions never wait for each other."""
-    rows = [
-        {**key._asdict(), "span": span, "shard": shard, "count": n, "sum": total, "sum_squares": squares}
-        for key, (n, total, squares) in sorted(changes.items())
-        if (n, total, squares) != NOTHING
-    ]
-    if rows:
-        connection.execute(_adding(connection), rows)
+    rows = [(*key, span, shard, *moments) for key, moments in sorted(changes.items()) if moments != NOTHING]
+    add(connection, schema.statistics, rows)
 
 
 def read_minutes(connection: Connection, experiment_id: int, metrics: Collection[str]) -> dict[str, list[Minute]]:
@@ -57,10 +52,3 @@ def read_minutes(connection: Connection, experiment_id: int, metrics: Collection
     for metric, *row in connection.execute(query):
         found[metric].append(Minute(*row))
     return found
-
-
-def _adding(connection: Connection) -> Any:
-    table = schema.statistics
-    statement = insert_into(connection, table)
-    added = {name: table.c[name] + statement.excluded[name] for name in ("count", "sum", "sum_squares")}
-    return statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=added)

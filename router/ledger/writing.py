@@ -22,8 +22,7 @@ class Claim(NamedTuple):
 
 def insert_decisions(connection: Connection, rows: Sequence[DecisionRow]) -> Sequence[DecisionRow]:
     """Insert the rows that are not there yet, and return them."""
-    inserted = insert_returning(connection, schema.decisions, rows)
-    return rows if len(inserted) == len(rows) else [row for row in rows if row.id in inserted]
+    return insert_returning(connection, schema.decisions, rows)
 
 
 def claim_keys(connection: Connection, claims: Sequence[Claim]) -> dict[tuple[str, str], bytes]:
