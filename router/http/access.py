@@ -1,6 +1,6 @@
 """Which scope every call needs: each handler declares it, one guard checks it, and a handler without one is refused."""
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -57,7 +57,7 @@ def guard(gate: Gate) -> Callable[[Connection, BaseRouteHandler], Awaitable[None
     async def admit(connection: Connection, handler: BaseRouteHandler) -> None:
         scope = handler.opt[_SCOPE]
         if scope != PUBLIC:
-            connection.scope["auth"] = gate.admit(_shown_key(connection), scope)
+            connection.scope["auth"] = gate.admit(shown_key(connection.scope["headers"]), scope)
 
     return admit
 
@@ -83,10 +83,10 @@ def _handlers(app: Litestar) -> Iterator[tuple[str, BaseRouteHandler]]:
             yield route.path, handler
 
 
-def _shown_key(connection: Connection) -> str | None:
+def shown_key(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     """Return the key of `Authorization: Bearer`, else of `X-API-Key`."""
     shown = None
-    for name, value in connection.scope["headers"]:
+    for name, value in headers:
         if name == b"authorization" and value[: len(_BEARER)].lower() == _BEARER:
             return _text(value[len(_BEARER) :])
         if name == b"x-api-key":

@@ -14,6 +14,7 @@ from router.http.bodies import StrictRequest
 from router.http.control_plane import CONTROL_PLANE
 from router.http.data_plane import data_plane
 from router.http.health import live, ready
+from router.http.hot_calls import Application, HotCalls
 from router.http.metrics import metrics
 from router.http.ofrep import PREFIX as OFREP
 from router.http.ofrep import error_shape as ofrep_error
@@ -53,7 +54,7 @@ def application(service: Service, *, max_body_bytes: int) -> Litestar:
         finally:
             await service.stop()
 
-    app = Litestar(
+    app = Application(
         [
             *data_plane(service),
             *open_inference(service, max_body_bytes=max_body_bytes),
@@ -72,6 +73,7 @@ def application(service: Service, *, max_body_bytes: int) -> Litestar:
         },
         exception_handlers=shaped(HANDLERS, _ERROR_SHAPES),
         lifespan=[lifespan],
+        hot=HotCalls(service, max_body_bytes=max_body_bytes),
         openapi_config=_openapi(),
         request_max_body_size=max_body_bytes,
         logging_config=None,

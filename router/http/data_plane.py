@@ -15,6 +15,7 @@ from router.http.examples import OutcomesOperation, PredictOperation, RankOperat
 from router.http.views import DecisionView, decision_view
 from router.ledger.records import Receipt
 from router.service import Service
+from router.serving.outcomes import OutcomeRecorder
 from router.serving.requests import FORCED_ARM_HEADER
 
 _encode = msgspec.json.Encoder().encode
@@ -77,12 +78,7 @@ def data_plane(service: Service) -> list[HTTPRouteHandler]:
     )
     async def post_outcomes(request: Request[Any, Any, State]) -> Response[bytes]:
         """Record outcomes and answer, once they are durable, what became of each."""
-        body = await request.body()
-        if body.lstrip(_WHITESPACE).startswith(b"["):
-            content = _encode(_receipts(await service.outcomes.record_many(body)))
-        else:
-            content = _encode(ReceiptView(*await service.outcomes.record_one(body)))
-        return Response(content, media_type=MediaType.JSON)
+        return Response(await record_outcomes(service.outcomes, await request.body()), media_type=MediaType.JSON)
 
     @get("/v1/decisions/{decision_id:str}", tags=["decisions"], **needs("read", 404))
     async def read_decision(decision_id: FromPath[str]) -> DecisionView:
@@ -93,6 +89,13 @@ def data_plane(service: Service) -> list[HTTPRouteHandler]:
         return decision_view(stored, outcomes, await asyncio.to_thread(service.decisions.shadows, raw))
 
     return [predict, rank, post_outcomes, read_decision]
+
+
+async def record_outcomes(outcomes: OutcomeRecorder, body: bytes) -> bytes:
+    """Return the JSON reply to one outcome or a list once they are durable."""
+    if body.lstrip(_WHITESPACE).startswith(b"["):
+        return _encode(_receipts(await outcomes.record_many(body)))
+    return _encode(ReceiptView(*await outcomes.record_one(body)))
 
 
 def _forced_arm(request: Request[Any, Any, State]) -> str | None:

@@ -109,6 +109,11 @@ HANDLERS: dict[type[Exception] | int, Any] = {
 }
 
 
+def handler_of(error: Exception) -> Any:
+    """Return the handler of the nearest class in an error's ancestry."""
+    return next(HANDLERS[ancestor] for ancestor in type(error).__mro__ if ancestor in HANDLERS)
+
+
 def _fault(request: Request[Any, Any, Any], item: Mapping[str, str]) -> Fault:
     """Return what is wrong with a parameter of the query, or with a body, which Litestar reads unless it is empty."""
     if item.get("source") == "body":
