@@ -18,7 +18,7 @@ from router.documents import AnyMetric, Experiment
 from router.ledger import schema
 from router.ledger.contributions import Moments
 from router.ledger.records import DecisionRow
-from router.ledger.statements import insert_missing, replace
+from router.ledger.statements import insert_missing, replace, select_for_update
 from router.ledger.statistics import OUTCOMES_SHARD, Statistic
 
 FAILED = "decisions/failed"
@@ -232,26 +232,10 @@ def _locked(connection: Connection, keys: Sequence[Key], shard: int) -> dict[Key
 
 def _stored(connection: Connection, keys: Sequence[Key], shard: int) -> dict[Key, Sums]:
     found: dict[Key, Sums] = {}
-    for experiment_id in sorted({key.experiment_id for key in keys}):
-        minutes = sorted({key.minute for key in keys if key.experiment_id == experiment_id})
-        values = {"experiment_id": experiment_id, "minutes": minutes, "shard": shard}
-        found |= {Key(*key): read_evidence_sums(sums) for *key, sums in connection.execute(_STORED, values)}
+    for experiment_id, minute in sorted({(key.experiment_id, key.minute) for key in keys}):
+        rows = select_for_update(connection, schema.evidence, experiment_id=experiment_id, minute=minute, shard=shard)
+        found |= {Key(*row[:4]): read_evidence_sums(row[-1]) for row in rows}
     return found
-
-
-_KEY_COLUMNS = [schema.evidence.c[name] for name in Key._fields]
-
-# Made once: what SQLAlchemy does to make a statement costs more than running it.
-_STORED = (
-    select(*_KEY_COLUMNS, schema.evidence.c.sums)
-    .where(
-        schema.evidence.c.experiment_id == bindparam("experiment_id"),
-        schema.evidence.c.minute.in_(bindparam("minutes", expanding=True)),
-        schema.evidence.c.shard == bindparam("shard"),
-    )
-    .order_by(*_KEY_COLUMNS)
-    .with_for_update()
-)
 
 
 def _written(sums: Sums) -> bytes:

@@ -1,6 +1,6 @@
 """The few places where SQLite and PostgreSQL are spoken to differently."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain
 from typing import Any, TypeVar
@@ -50,6 +50,12 @@ def insert_returning(connection: Connection, table: Table, rows: Sequence[Row]) 
             new = set(connection.exec_driver_sql(statement + returning, values).scalars())
             inserted += [row for row in chunk if row[0] in new]
     return inserted
+
+
+def select_for_update(connection: Connection, table: Table, **key: object) -> Iterable[Sequence[Any]]:
+    """Return the rows of a part of the key, in the key's order, which nobody else writes until the transaction ends."""
+    statement = _selecting(table, tuple(key), is_postgresql(connection))
+    return connection.exec_driver_sql(statement, tuple(key.values()))
 
 
 def replace(connection: Connection, table: Table, rows: Sequence[Values]) -> None:
@@ -128,6 +134,15 @@ def _upsert(connection: Connection, table: Table, rows: Sequence[Values], change
         statement = _listing(table, len(chunk), "%s" if is_postgresql(connection) else "?")
         values = tuple(chain.from_iterable(chunk))
         connection.exec_driver_sql(f"{statement} on conflict ({keys}) do update set {changes}", values)
+
+
+@cache
+def _selecting(table: Table, names: tuple[str, ...], for_update: bool) -> str:
+    # SQLite has one writer at a time anyway.
+    placeholder, ending = ("%s", " for update") if for_update else ("?", "")
+    these = " and ".join(f"{name} = {placeholder}" for name in names)
+    columns, keys = (", ".join(column.name for column in part) for part in (table.columns, table.primary_key))
+    return f"select {columns} from {table.name} where {these} order by {keys}{ending}"  # noqa: S608
 
 
 @cache
