@@ -9,6 +9,7 @@ from models.errors import InvalidValue, RemoteUnavailable
 from router.assignment.audience import Context
 from router.errors import InvalidInput, Overloaded, PredictionFailed, TurnoutError, Unavailable
 from router.serving.assign import Assignment
+from router.serving.inline import Timed
 from router.serving.ranking import Listed, mixed, ranked
 from router.serving.routes import EndpointRoute, ExperimentRoute, Limits, ServedModel
 from router.serving.running import ModelRunner, Rows, describe
@@ -82,16 +83,16 @@ class Answerer:
             if assignment is not None and assignment.is_interleaved:
                 return await self._mix(assignment.experiment, request, nonce)
             served, limits = assigned_model(route, assignment)
-            predictions = await self._run(served, request.rows, limits)
-            latency_ms = _ms_since(started_s)
-            return Answer(predictions, served.reference, None, _listed(route, request, predictions), latency_ms)
+            predictions, seconds = await self._run(served, request.rows, limits)
+            listed = _listed(route, request, predictions)
+            return Answer(predictions, served.reference, None, listed, round(1000 * seconds, 3))
         except _Failed as error:
             failed, latency_ms = error, _ms_since(started_s)
         stand_in, limits = _stand_in(route, assignment, failed.reference)
         if failed.reference == stand_in.reference:
             raise failed.as_answer(f"champion {stand_in.reference!r} of {route.name!r}") from failed.cause
         try:
-            predictions = await self._run(stand_in, request.rows, limits)
+            predictions, _ = await self._run(stand_in, request.rows, limits)
         except _Failed as error:
             first = f"arm {failed.reference!r}: {failed.reason}"
             who = "champion" if stand_in is route.champion else "control"
@@ -99,9 +100,9 @@ class Answerer:
         listed = _listed(route, request, predictions)
         return Answer(predictions, stand_in.reference, failed.reason, listed, latency_ms)
 
-    async def _run(self, served: ServedModel, rows: Rows, limits: Limits) -> list[float]:
+    async def _run(self, served: ServedModel, rows: Rows, limits: Limits) -> Timed:
         try:
-            return await self._runner.run(served, rows, limits)
+            return await self._runner.timed(served, rows, limits)
         except Exception as error:
             raise _Failed(served.reference, describe(error, limits), error) from error
 
@@ -110,13 +111,14 @@ class Answerer:
         if experiment.interleave is None:
             raise AssertionError(f"experiment {experiment.name!r} has a table for interleaving but does not interleave")
         calls = (self._run(arm.served, request.rows, arm.limits) for arm in experiment.arms)
-        scores = await asyncio.gather(*calls, return_exceptions=True)
-        for found in scores:
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        for found in answers:
             if isinstance(found, _Failed):
                 reason = f"arm {found.reference!r}: {found.reason}"
                 raise _Failed(mixed_reference(experiment), reason, found.cause)
+        scores = [answer.values for answer in cast(list[Timed], answers)]
         value = nonce.hex() if experiment.by_request else request.unit
-        args = (experiment.interleave, experiment.name, value, cast(list[list[float]], scores), request.length)
+        args = (experiment.interleave, experiment.name, value, scores, request.length)
         # A linear programme for every new pair of rankings takes milliseconds, in which nobody else would be answered.
         optimised = experiment.interleave.method == "optimised"
         listed = await asyncio.to_thread(mixed, *args) if optimised else mixed(*args)

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import cycle, islice
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from models.errors import ModelError
 from models.reference import ModelReference
 from models.registry import Registry
 from models.runtime import Model
-from models.signature import Batch, BatchEncoder, Signature, input_struct
+from models.signature import BatchEncoder, Signature, input_struct
 from router.documents import Endpoint
 from router.ledger.control import ControlTables
 from router.ledger.control_writing import EndpointRecord, ExperimentRecord
@@ -34,6 +34,8 @@ INLINE_LIMIT_S = 0.001
 _GATHERED_ROWS = 16
 _GAIN = 0.5
 """Requests are gathered for a model that takes less than this share of its time for one row, for each of many."""
+_WAKING_S = 5e-6
+"""What it costs to put a request to sleep and wake it when its batch is predicted."""
 _MEASURED_CALLS = 5
 _LONGEST_MEASURED_S = 0.25
 """Of measuring; a refresh must not wait long for a slow model."""
@@ -152,18 +154,22 @@ def _measure(model: Model, encoder: BatchEncoder) -> _Pace:
         # Another server computes, and may gather by itself.
         return _Pace(inline=False, gathers=False)
     rows = msgspec.convert(list(model.manifest.sample.inputs), list[input_struct(model.signature)])  # type: ignore[misc]
-    one_s = _seconds_per_call(model, encoder.encode(rows[:1]))
-    if one_s < INLINE_LIMIT_S or one_s > _LONGEST_MEASURED_S:
-        return _Pace(inline=one_s < INLINE_LIMIT_S, gathers=False)
-    many_s = _seconds_per_call(model, encoder.encode(list(islice(cycle(rows), _GATHERED_ROWS))))
-    return _Pace(inline=False, gathers=many_s < _GATHERED_ROWS * _GAIN * one_s)
+    one_s = _seconds_per_call(model, encoder, rows[:1])
+    inline = one_s < INLINE_LIMIT_S
+    if one_s > _LONGEST_MEASURED_S:
+        return _Pace(inline, gathers=False)
+    try:
+        each_s = _seconds_per_call(model, encoder, list(islice(cycle(rows), _GATHERED_ROWS))) / _GATHERED_ROWS
+    except Exception:  # noqa: BLE001 (it takes one row, as its sample showed, and not so many)
+        return _Pace(inline, gathers=False)
+    return _Pace(inline, gathers=each_s < _GAIN * one_s and one_s - each_s > _WAKING_S)
 
 
-def _seconds_per_call(model: Model, batch: Batch) -> float:
+def _seconds_per_call(model: Model, encoder: BatchEncoder, rows: Sequence[msgspec.Struct]) -> float:
     """Return the median time of a few calls; of fewer, where they take long."""
     times: list[float] = []
     while len(times) < _MEASURED_CALLS and sum(times) < _LONGEST_MEASURED_S:
         start = time.perf_counter()
-        model.predict(batch)
+        model.predict(encoder.encode(rows))
         times.append(time.perf_counter() - start)
     return sorted(times)[len(times) // 2]

@@ -25,7 +25,7 @@ class ServedModel(NamedTuple):
     inline: bool
     problem: str | None = None
     gathers: bool = False
-    """Whether requests that come while it is busy become one call."""
+    """Whether requests that come in one turn of the event loop, or while its threads are busy, become one call."""
 
 
 class Limits(NamedTuple):

@@ -20,6 +20,7 @@ from router.documents import Breaker
 from router.errors import Overloaded, PredictionFailed, TurnoutError
 from router.serving.batching import Rows, ThreadedModel, checked, within
 from router.serving.breaker import STATES, CircuitBreaker, State
+from router.serving.inline import InlineModel, Timed
 from router.serving.routes import Limits, ServedModel
 
 __all__ = ["ModelReading", "ModelRunner", "Rows", "describe"]
@@ -63,7 +64,11 @@ class ModelRunner:
         self._clock = clock
 
     async def run(self, served: ServedModel, rows: Rows, limits: Limits) -> list[float]:
-        """Return one finite number per row, or raise whatever the model did.
+        """Return one finite number per row; raises as `timed` does."""
+        return (await self.timed(served, rows, limits)).values
+
+    async def timed(self, served: ServedModel, rows: Rows, limits: Limits) -> Timed:
+        """Return one finite number per row and how long that took, or raise whatever the model did.
 
         Raises:
             TimeoutError: It took longer than its limit.
@@ -75,25 +80,23 @@ class ModelRunner:
             calls = self._begin(served)
         breaker = calls.breaker if limits is calls.limits else calls.under(limits)
         if not (calls.is_inline and breaker.is_closed) or len(rows) > _LARGEST_INLINE_BATCH:
-            return await self._run_apart(calls, breaker, rows, limits)
-        started_s = perf_counter()
+            started_s = perf_counter()
+            values = await self._run_apart(calls, breaker, rows, limits)
+            return Timed(values, perf_counter() - started_s)
         try:
-            values = checked(calls.model.predict(calls.encoder.encode(rows)), len(rows))
+            found = await calls.inline.call(rows)
         except InvalidValue:
             raise
         except Exception:
             breaker.failed()
             raise
-        except SystemExit as error:
-            breaker.failed()
-            raise PredictionFailed(f"SystemExit: {error}") from error
-        if perf_counter() - started_s < limits.timeout_s:
+        if found.seconds < limits.timeout_s:
             breaker.succeeded()
         else:
             # The answer is there, late as it is; but everybody waited for it.
             calls.was_late()
             breaker.failed()
-        return values
+        return found
 
     def readings(self) -> Iterator[ModelReading]:
         """Yield what each model version that was called is doing; for other threads too."""
@@ -124,7 +127,8 @@ class ModelRunner:
         if before is not None:
             before.threads.release()
         threads = ThreadedModel(served.model, served.encoder, gathers=served.gathers, gathered=self._gathered)
-        calls = _Calls(served, served.model, served.encoder, threads, self._breaker)
+        inline = InlineModel(served.model, served.encoder, gathers=served.gathers, gathered=self._gathered)
+        calls = _Calls(served, served.model, served.encoder, threads, inline, self._breaker)
         self._models[served.reference] = calls
         return calls
 
@@ -178,12 +182,14 @@ class _Calls:
         model: Model,
         encoder: BatchEncoder,
         threads: ThreadedModel,
+        inline: InlineModel,
         breaker: Callable[[str, Breaker], CircuitBreaker],
     ) -> None:
         self.served = served
         self.model = model
         self.encoder = encoder
         self.threads = threads
+        self.inline = inline
         self.is_inline = served.inline
         self.awaited = 0
         self.limits = _NO_LIMITS

@@ -43,14 +43,14 @@ class SlowModel(SumModel):
 
 
 class ErrorModel(SumModel):
-    """Works when it is loaded and fails from its seventh call on."""
+    """Works when it is loaded, which takes eleven calls, and fails from then on."""
 
     calls = 0
 
     def predict(self, batch: Batch) -> NDArray[np.float64]:
         """Raise RuntimeError."""
         self.calls += 1
-        if self.calls > 6:
+        if self.calls > 11:
             raise RuntimeError("out of order")
         return super().predict(batch)
 

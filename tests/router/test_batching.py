@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from models.reference import ModelReference
 from models.registry import Registry
-from models.signature import BatchEncoder, input_struct
+from models.signature import Batch, BatchEncoder, input_struct
 from router.errors import Overloaded, PredictionFailed
 from router.serving.batching import MOST_ROWS, ThreadedModel
 from router.serving.loading import _measure
@@ -242,13 +244,29 @@ def test_a_model_that_ends_the_interpreter_ends_only_its_call(gate: GateModel, m
 
 @pytest.mark.parametrize(
     ("name", "inline", "gathers"),
-    [("sum", True, False), ("bulk", False, True), ("rowwise", False, False), ("awaited", False, False)],
+    # Microseconds decide of a fast model, and so the machine.
+    [("sum", True, None), ("bulk", False, True), ("rowwise", False, False), ("awaited", False, False)],
 )
 def test_how_a_model_is_called_is_measured_when_it_is_loaded(
-    tmp_path: Path, name: str, inline: bool, gathers: bool
+    tmp_path: Path, name: str, inline: bool, gathers: bool | None
 ) -> None:
-    measured = model(tmp_path, name)
-    assert _measure(measured, BatchEncoder(measured.signature)) == (inline, gathers)
+    loaded = model(tmp_path, name)
+    pace = _measure(loaded, BatchEncoder(loaded.signature))
+    assert pace.inline is inline
+    assert gathers in {None, pace.gathers}
+
+
+def test_a_model_that_takes_one_row_only_is_not_asked_for_more(tmp_path: Path) -> None:
+    loaded = model(tmp_path, "sum")
+    single = loaded.predict
+
+    def predict(batch: Batch) -> NDArray[np.float64]:
+        if len(batch.numbers) > 1:
+            raise ValueError("the graph has a batch of one")
+        return single(batch)
+
+    loaded.predict = predict  # type: ignore[method-assign]
+    assert _measure(loaded, BatchEncoder(loaded.signature)) == (True, False)
 
 
 def test_measuring_a_slow_model_takes_two_calls_at_most(tmp_path: Path) -> None:

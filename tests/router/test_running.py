@@ -138,7 +138,7 @@ def test_a_model_that_fails_is_left_alone_then_probed_then_trusted(tmp_path: Pat
     async def go() -> None:
         runner = ModelRunner(opened=opened, rejected=rejected, clock=lambda: now_s[0])
         model, limits = served(tmp_path, "error", inline=inline), LIMITS._replace(timeout_s=20)
-        for _ in range(6):
+        for _ in range(11):
             assert len(await runner.run(model, rows(model), limits)) == 1
         errors = [await error_of(runner.run(model, rows(model), limits)) for _ in range(10)]
         kinds = [describe(each, limits) for each in errors]
