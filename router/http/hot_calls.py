@@ -22,6 +22,7 @@ from router.serving.requests import FORCED_ARM_HEADER
 
 _ENDPOINTS = "/v1/endpoints/"
 _OUTCOMES = "/v1/outcomes"
+_REMEMBERED = 1024
 _UNUSUAL = {b"transfer-encoding", b"expect", FORCED_ARM_HEADER.lower().encode()}
 _is_plain_host = re.compile(rb"[0-9A-Za-z.:\[\]-]*").fullmatch
 _encode = msgspec.json.Encoder().encode
@@ -41,6 +42,7 @@ class HotCalls:
         self._gate = service.keys.gate
         self.predictor = service.predictor
         self._record = HotCall("outcome", lambda body: record_outcomes(service.outcomes, body))
+        self._known: dict[str, HotCall] = {}
         self._max_body_bytes = max_body_bytes
 
     def find(self, scope: Any) -> HotCall | None:
@@ -53,7 +55,9 @@ class HotCalls:
             return None
         if not 0 <= _usual_length(scope["headers"]) <= self._max_body_bytes:
             return None
-        return self._record if is_outcome else self._asking(*path[len(_ENDPOINTS) :].partition("/"))
+        if is_outcome:
+            return self._record
+        return self._known.get(path) or self._asking(path)
 
     async def answer(self, call: HotCall, scope: Any, receive: Receive, send: Send) -> None:
         """Answer the call with its reply, or with the problem that it met."""
@@ -71,14 +75,15 @@ class HotCalls:
         else:
             await _send(send, 200, b"application/json", content)
 
-    def _asking(self, endpoint: str, _: str, verb: str) -> HotCall | None:
-        if not endpoint:
+    def _asking(self, path: str) -> HotCall | None:
+        endpoint, _, verb = path[len(_ENDPOINTS) :].partition("/")
+        ask = {"predict": self.predictor.predict, "rank": self.predictor.rank}.get(verb)
+        if ask is None or not endpoint:
             return None
-        if verb == "predict":
-            return HotCall("predict", lambda body: self.predictor.predict(endpoint, body))
-        if verb == "rank":
-            return HotCall("predict", lambda body: self.predictor.rank(endpoint, body))
-        return None
+        call = HotCall("predict", lambda body: ask(endpoint, body))
+        if len(self._known) < _REMEMBERED:
+            self._known[path] = call
+        return call
 
 
 class Application(Litestar):

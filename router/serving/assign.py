@@ -78,7 +78,7 @@ def force(route: EndpointRoute, text: str) -> Assignment:
 def _takes_unit(experiment: ExperimentRoute, unit: str, context: Context) -> bool:
     if experiment.traffic_buckets < BUCKETS and bucket(experiment.traffic_seed, unit) >= experiment.traffic_buckets:
         return False
-    return takes(experiment.audience, context)
+    return not experiment.audience or takes(experiment.audience, context)
 
 
 def _unknown_arm(route: EndpointRoute, text: str) -> str:

@@ -79,8 +79,8 @@ def test_whose_rows_a_model_cannot_take_fails_alone(model: Model) -> None:
 
 
 def test_a_model_that_ends_the_process_only_fails(model: Model) -> None:
-    def predict(_: Batch) -> NDArray[np.float64]:
-        raise SystemExit(3)
+    def predict(batch: Batch) -> NDArray[np.float64]:
+        raise SystemExit(len(batch.numbers))
 
     model.predict = predict  # type: ignore[method-assign]
     for gathers in (True, False):
