@@ -2,8 +2,8 @@
 
 import logging
 import secrets
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice, repeat
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
@@ -67,6 +67,26 @@ class Record(NamedTuple):
 Job = Decide | Assign | Observe | Record
 
 
+class _Sorted:
+    """What jobs write, by table; the order within each is theirs."""
+
+    def __init__(self, jobs: Iterable[Job]) -> None:
+        self.decisions: list[Decide] = []
+        self.assignments: list[AssignmentRow] = []
+        self.outcomes: list[tuple[Observation, ...]] = []
+        self.shadows: list[ShadowRow] = []
+        for job in jobs:
+            match job:
+                case Decide():
+                    self.decisions.append(job)
+                case Assign(row=row):
+                    self.assignments.append(row)
+                case Observe(rows=rows):
+                    self.outcomes.append(rows)
+                case Record(rows=rows):
+                    self.shadows += rows
+
+
 class BatchWriter:
     """Writes jobs in an open transaction; safe to use from several threads."""
 
@@ -81,30 +101,37 @@ class BatchWriter:
 
         All that may wait for another transaction's row comes before what takes the lock of the outcomes.
         """
-        decisions = [job for job in jobs if isinstance(job, Decide)]
-        ids = _claimed_ids(connection, decisions)
-        assigned = iter(_assign(connection, jobs))
-        _record(connection, jobs)
-        decided = iter(self._decide(connection, decisions, ids))
-        observed = iter(self._observe(connection, jobs))
-        return [_answer(job, decided, assigned, observed) for job in jobs]
+        work = _Sorted(jobs)
+        ids = _claimed_ids(connection, work.decisions)
+        assigned = assign_first(connection, work.assignments)
+        insert_missing(connection, schema.shadow_predictions, work.shadows)
+        decided = self._decide(connection, work.decisions, ids)
+        observed = iter(self._observe(connection, work.outcomes))
+        receipts = [list(islice(observed, len(rows))) for rows in work.outcomes]
+        answers: dict[type[Job], Iterator[Any]] = {
+            Decide: iter(decided),
+            Assign: iter(assigned),
+            Observe: iter(receipts),
+            Record: repeat(None),
+        }
+        return [next(answers[type(job)]) for job in jobs]
 
     def drain(self, connection: Connection, jobs: Sequence[Job]) -> None:
         """Write jobs that were acknowledged while the database was away; a second time changes nothing."""
-        decisions = [job for job in jobs if isinstance(job, Decide)]
-        _claimed_ids(connection, decisions)
-        _assign(connection, jobs)
-        _record(connection, jobs)
+        work = _Sorted(jobs)
+        _claimed_ids(connection, work.decisions)
+        assign_first(connection, work.assignments)
+        insert_missing(connection, schema.shadow_predictions, work.shadows)
         # Acknowledged under a key that another decision holds by now: both happened, so both are recorded.
-        self._insert(connection, [job.row for job in decisions])
-        self._folder.settle(connection, {job.row.id for job in decisions})
-        for receipt in self._observe(connection, jobs):
+        self._insert(connection, [job.row for job in work.decisions])
+        self._folder.settle(connection, {job.row.id for job in work.decisions})
+        for receipt in self._observe(connection, work.outcomes):
             if receipt.status == "rejected":
                 _logger.error("an outcome that was accepted while the database was away: %s", receipt.reason)
 
-    def _observe(self, connection: Connection, jobs: Sequence[Job]) -> list[Receipt]:
+    def _observe(self, connection: Connection, lists: Iterable[Sequence[Observation]]) -> list[Receipt]:
         """Record the outcomes of all jobs together: looking up what is known costs the same for one and for many."""
-        rows = [row for job in jobs if isinstance(job, Observe) for row in job.rows]
+        rows = list(chain.from_iterable(lists))
         return self._folder.record(connection, rows, self._clock()) if rows else []
 
     def _decide(self, connection: Connection, jobs: Sequence[Decide], ids: Sequence[bytes]) -> list[DecisionRow]:
@@ -112,6 +139,10 @@ class BatchWriter:
 
         `ids` are those of the decisions that the jobs' keys are bound to.
         """
+        if all(job.key is None for job in jobs):
+            rows = [job.row for job in jobs]
+            self._insert(connection, rows)
+            return rows
         new = {job.row.id: job.row for job, id_ in zip(jobs, ids, strict=True) if job.row.id == id_}
         stored = stored_decisions(connection, set(ids) - new.keys())
         # The key may be older than what the ledger still holds of its decisions.
@@ -130,28 +161,3 @@ def _claimed_ids(connection: Connection, jobs: Sequence[Decide]) -> list[bytes]:
         connection, [Claim(job.row.endpoint, job.key, job.row.id) for job in jobs if job.key is not None]
     )
     return [job.row.id if job.key is None else bound[job.row.endpoint, job.key] for job in jobs]
-
-
-def _assign(connection: Connection, jobs: Sequence[Job]) -> list[AssignmentRow]:
-    first = [job.row for job in jobs if isinstance(job, Assign)]
-    return assign_first(connection, first) if first else []
-
-
-def _record(connection: Connection, jobs: Sequence[Job]) -> None:
-    insert_missing(
-        connection, schema.shadow_predictions, [row for job in jobs if isinstance(job, Record) for row in job.rows]
-    )
-
-
-def _answer(
-    job: Job, decided: Iterator[DecisionRow], assigned: Iterator[AssignmentRow], observed: Iterator[Receipt]
-) -> Any:
-    match job:
-        case Decide():
-            return next(decided)
-        case Assign():
-            return next(assigned)
-        case Observe(rows=rows):
-            return list(islice(observed, len(rows)))
-        case Record():
-            return None

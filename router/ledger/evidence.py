@@ -59,14 +59,8 @@ class Whose(NamedTuple):
     metric: str
 
 
-class Row(NamedTuple):
-    """One decision's addition: so many values with this total and sum of squares, of a group of units."""
-
-    group: int
-    weight: float
-    n: float
-    total: float
-    squares: float
+Row = tuple[int, float, float, float, float]
+"""One decision's addition: its group of units and weight, and so many values with this total and sum of squares."""
 
 
 class Evidence:
@@ -89,19 +83,19 @@ class Evidence:
         """
         counting = self._rows[Key(*drawn) if longest_window_s(experiment) else Key(*drawn[:3], ANY_MINUTE)]
         groups = [group_of(row.unit) for row in rows]
-        counting.extend(Row(group, weight, 1, n, n * n) for group, n in zip(groups, items, strict=True))
+        counting.extend([(group, weight, 1, n, n * n) for group, n in zip(groups, items, strict=True)])
         for metric, events in (
             (FAILED, [row.fallback is not None for row in rows]),
             (SLOW, [is_slow(experiment, row.latency_ms) for row in rows]),
         ):
             if any(events):
                 key = Key(*drawn[:2], metric, ANY_MINUTE)
-                self._rows[key].extend(Row(group, weight, 1, 1, 1) for group in compress(groups, events))
+                self._rows[key].extend((group, weight, 1, 1, 1) for group in compress(groups, events))
 
     def observed(self, statistic: Statistic, metric: AnyMetric, unit: str, weight: float, changed: Moments) -> None:
         """Add what outcomes changed in a statistic."""
         key = Key(*statistic) if has_default(metric) else Key(*statistic[:3], ANY_MINUTE)
-        self._rows[key].append(Row(group_of(unit), weight, *changed))
+        self._rows[key].append((group_of(unit), weight, *changed))
 
     def sums(self) -> dict[Key, Sums]:
         """Return what was added, by key."""

@@ -248,12 +248,12 @@ class Folder:
 
 def _by_draw(rows: Iterable[DecisionRow]) -> dict[_Draw, list[DecisionRow]]:
     """Return the decisions that an experiment drew, those together that count alike: looking up costs once for all."""
-    found: dict[_Draw, list[DecisionRow]] = defaultdict(list)
+    found: dict[tuple[int, int, int, float, int], list[DecisionRow]] = defaultdict(list)
     for row in rows:
         experiment_id, epoch, arm = row.experiment_id, row.epoch, row.arm
         if experiment_id is not None and epoch is not None and arm is not None and epoch != FORCED:
-            found[_Draw(experiment_id, epoch, arm, row.propensity, row.decided_ms // MS_PER_MINUTE)].append(row)
-    return found
+            found[experiment_id, epoch, arm, row.propensity, row.decided_ms // MS_PER_MINUTE].append(row)
+    return {_Draw(*key): drawn for key, drawn in found.items()}
 
 
 def _regression(features: Sequence[AnyFeature], rows: Sequence[DecisionRow], items: Sequence[int]) -> Sums:

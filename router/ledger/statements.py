@@ -39,16 +39,19 @@ def insert_missing(connection: Connection, table: Table, rows: Sequence[Values])
 
 
 def insert_returning(connection: Connection, table: Table, rows: Sequence[Row]) -> Sequence[Row]:
-    """Insert the rows whose key, the first column, is not there yet, and return those."""
+    """Insert the rows whose key, the first column, is not there yet, and return those.
+
+    Nearly always that is all of them, so they are not asked for: SQLite releases and retakes the interpreter lock for
+    each row that it returns, and psycopg takes as long to read a row as to send it.
+    """
+    if is_postgresql(connection):
+        return _populate_returning(connection, table, rows)
     inserted: list[Row] = []
-    returning = f" returning {table.columns[0].name}"
     for statement, values, chunk in _inserting(connection, table, rows):
-        # What SQLite returns it hands over row by row, each with the interpreter lock released and retaken.
-        if not is_postgresql(connection) and _inserted(connection, table, values, len(chunk)):
+        if _inserted(connection, table, values, len(chunk)):
             inserted += chunk
         else:
-            new = set(connection.exec_driver_sql(statement + returning, values).scalars())
-            inserted += [row for row in chunk if row[0] in new]
+            inserted += _among(chunk, connection.exec_driver_sql(f"{statement} returning {_key(table)}", values))
     return inserted
 
 
@@ -117,6 +120,26 @@ def _inserting(
         return
     for chunk in chunks(rows):
         yield _listing(table, len(chunk), "?") + _OR_NOTHING, tuple(chain.from_iterable(chunk)), chunk
+
+
+def _populate_returning(connection: Connection, table: Table, rows: Sequence[Row]) -> Sequence[Row]:
+    number = 0
+    for statement, values, _ in _inserting(connection, table, rows):
+        number = connection.exec_driver_sql(statement, values).rowcount
+    if number == len(rows):
+        return rows
+    # Those whose rows this transaction has made.
+    made = f"select {_key(table)} from {table.name} where {_key(table)} = any(%s) and xmin = pg_current_xact_id()::xid"  # noqa: S608
+    return _among(rows, connection.exec_driver_sql(made, ([row[0] for row in rows],)))
+
+
+def _among(rows: Iterable[Row], keys: Iterable[Sequence[Any]]) -> list[Row]:
+    these = {key for (key,) in keys}
+    return [row for row in rows if row[0] in these]
+
+
+def _key(table: Table) -> str:
+    return str(table.columns[0].name)
 
 
 def _inserted(connection: Connection, table: Table, values: Values, rows: int) -> bool:
