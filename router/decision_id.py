@@ -146,6 +146,11 @@ class _Mac:
         return outer.digest()[:_MAC_SIZE]
 
 
+def epoch_of(raw: bytes) -> int:
+    """Return the epoch alone of raw bytes whose signature is known to be good."""
+    return int.from_bytes(raw[10:14])
+
+
 def _key_id(secret: str) -> int:
     """Return four bits that narrow down which secret signed; secrets that share them are all tried."""
     return hashlib.sha256(secret.encode()).digest()[0] & 15

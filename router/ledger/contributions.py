@@ -25,14 +25,18 @@ class Moments(NamedTuple):
     squares: float
 
     def __add__(self, other: tuple[float, ...]) -> "Moments":  # type: ignore[override]
-        return Moments(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))  # type: ignore[arg-type]
+        n, total, squares = other
+        return Moments(self.n + n, self.total + total, self.squares + squares)  # type: ignore[arg-type]
 
     def scaled(self, factor: float) -> "Moments":
         """Return the statistics of values that are so many times as large."""
+        if factor == 1.0:
+            return self
         return Moments(self.n, factor * self.total, factor * factor * self.squares)
 
     def __sub__(self, other: tuple[float, ...]) -> "Moments":
-        return Moments(*(mine - theirs for mine, theirs in zip(self, other, strict=True)))  # type: ignore[arg-type]
+        n, total, squares = other
+        return Moments(self.n - n, self.total - total, self.squares - squares)  # type: ignore[arg-type]
 
 
 NOTHING = Moments(0, 0.0, 0.0)
@@ -130,6 +134,8 @@ def _combined(metric: AnyMetric, values: list[float], prediction: float | None) 
 
 
 def _newest(statements: Statements) -> Iterable[Stated]:
+    if len(statements) == 1:
+        return statements.values()
     newest: dict[str, tuple[int, Stated]] = {}
     for (outcome_id, version), stated in statements.items():
         if outcome_id not in newest or newest[outcome_id][0] < version:

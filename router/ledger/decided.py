@@ -4,14 +4,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from router.assignment.audience import Context, Scalar
 from router.assignment.epochs import INTERLEAVED
 from router.documents import ScoreMetric
 from router.ledger import schema
 from router.ledger.contributions import Fold
-from router.ledger.statements import among
+from router.ledger.statements import select_among
 
 
 class Draw(msgspec.Struct, frozen=True):
@@ -55,13 +55,8 @@ class Decided(NamedTuple):
 
 def known_decisions(connection: Connection, ids: Collection[bytes]) -> dict[bytes, Decided]:
     """Return what is in the ledger of these decisions."""
-    table = schema.decisions
-    columns = (table.c.id, *(table.c[name] for name in Decided._fields))
-    found: dict[bytes, Decided] = {}
-    for these in among(connection, table.c.id, ids):
-        for key, predictions, *rest in connection.execute(select(*columns).where(these)):
-            found[key] = Decided(read_predictions(predictions), *rest)
-    return found
+    rows = select_among(connection, schema.decisions, ("id", *Decided._fields), "id", ids)
+    return {key: Decided(read_predictions(predictions), *rest) for key, predictions, *rest in rows}
 
 
 def credited_arms(arm: int, item: int, decided: Decided) -> Mapping[int, float]:

@@ -13,7 +13,7 @@ import numpy as np
 from sqlalchemy import Connection, bindparam, select, update
 
 from router.allocation.contextual import encode as encode_context
-from router.decision_id import FORCED, encode, unpack
+from router.decision_id import FORCED, encode, epoch_of
 from router.documents import AnyFeature, Experiment
 from router.ledger import schema
 from router.ledger.contributions import (
@@ -33,7 +33,7 @@ from router.ledger.records import ACCEPTED, DUPLICATE, DecisionRow, Item, Observ
 from router.ledger.regressions import Sums, add_regressions, sums_of
 from router.ledger.restoring import Taken, note_taken, restore
 from router.ledger.restoring_evidence import restore_evidence
-from router.ledger.statements import among, insert_missing, lock_outcomes
+from router.ledger.statements import among, insert_missing, lock_outcomes, select_among
 from router.ledger.statistics import MS_PER_MINUTE, OUTCOMES_SHARD, Statistic, add_statistics
 from router.ledger.weights import Weights
 
@@ -82,7 +82,8 @@ class Folder:
             receipts.append(receipt)
             if receipt is ACCEPTED:
                 occurred_ms = _occurred_ms(observation, about)
-                new.append(observation._replace(occurred_ms=occurred_ms))
+                is_new = occurred_ms == observation.occurred_ms
+                new.append(observation if is_new else observation._replace(occurred_ms=occurred_ms))
                 stated = Stated(observation.value, occurred_ms, counted=False)
                 about[observation.outcome_id, observation.version] = stated
         self._insert(connection, new, known, now_ms)
@@ -220,21 +221,23 @@ class Folder:
         for about, (experiment_id, arm) in touched.items():
             if experiment_id is None or arm is None or not self._counts(connection, about, experiment_id, known):
                 continue
-            counted = {key: stated for key, stated in said[about].items() if stated.counted}
+            statements = said[about]
+            counted = {key: stated for key, stated in statements.items() if stated.counted}
             decided, made_ms = known[about.decision_id], decided_ms(about.decision_id)
             prediction, credited = decided.prediction(about.item), credited_arms(arm, about.item, decided)
-            epoch = unpack(about.decision_id).epoch
-            weight = self._weights.weigh(connection, experiment_id, epoch, arm, decided.propensity)
+            weight = self._weights.weigh(
+                connection, experiment_id, epoch_of(about.decision_id), arm, decided.propensity
+            )
             for fold in self.folds(connection, experiment_id, about.metric):
-                after = contribution(fold.metric, said[about], prediction, made_ms)
-                before = contribution(fold.metric, counted, prediction, made_ms)
+                after = contribution(fold.metric, statements, prediction, made_ms)
+                before = contribution(fold.metric, counted, prediction, made_ms) if counted else NOTHING
                 for number, credit in credited.items():
                     statistic = Statistic(experiment_id, number, fold.statistic, made_ms // MS_PER_MINUTE)
                     changed = after.scaled(credit) - before.scaled(credit)
                     changes[statistic] += changed
                     if weight is not None:
                         evidence.observed(statistic, fold.metric, decided.unit, weight, changed)
-                    if after != before:
+                    if before.squares and after != before:
                         note_taken(taken, statistic, Taken(before.scaled(credit).squares, about.metric, fold))
                 if fold.features:
                     added = sums_of(encode_context(fold.features, context_of(decided)), *(after - before))
@@ -311,13 +314,13 @@ def _contradiction(observation: Observation, recorded: float | None) -> Receipt:
 
 
 def _stored_statements(connection: Connection, ids: Collection[bytes]) -> _Statements:
-    table = schema.outcomes
-    columns = [table.c[name] for name in (*Item._fields, "outcome_id", "version", *Stated._fields)]
+    names = (*Item._fields, "outcome_id", "version", *Stated._fields)
     said: _Statements = defaultdict(dict)
     # By decision alone: SQLite would scan the table for a list of whole keys.
-    for these in among(connection, table.c.decision_id, ids):
-        for row in connection.execute(select(*columns).where(these)):
-            said[Item(*row[:3])][row[3], row[4]] = Stated(*row[5:])
+    for *about, outcome_id, version, value, occurred_ms, counted in select_among(
+        connection, schema.outcomes, names, "decision_id", ids
+    ):
+        said[Item(*about)][outcome_id, version] = Stated(value, occurred_ms, bool(counted))
     return said
 
 
