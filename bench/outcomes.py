@@ -231,7 +231,7 @@ def _check(url: str, accepted: int, *, most: int) -> None:
     engine.dispose()
     if not accepted <= stored <= most or (folded, total) != (stored, ones):
         raise RuntimeError(
-            f"{accepted} rows were accepted, {stored} are stored, {ones} of them ones; {folded} are counted, {total} ones"
+            f"{accepted} rows were accepted, {stored} are stored ({ones} ones), {folded} are counted ({total} ones)"
         )
     Console().print(f"{engine.dialect.name}: {accepted:,} rows accepted, {stored:,} stored, {int(folded):,} counted")
 
