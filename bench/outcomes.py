@@ -8,9 +8,7 @@ wrk on another. Run it with `python -m bench.outcomes`; PostgreSQL is found as t
 import argparse
 import json
 import random
-import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -24,10 +22,11 @@ from rich.progress import track
 from rich.table import Table
 from sqlalchemy import func, select
 
-from bench.harness import CLIENT_CORE, Server, running, write_json
+from bench.harness import Server, running, write_json
 from bench.model import example
 from bench.processes import spent, tree
 from bench.routers import published, router
+from bench.scripts import run_script
 from router.ledger import schema
 from router.ledger.database import for_reading, open_database
 from tests.databases import BACKENDS, database
@@ -163,7 +162,7 @@ def _decided(server: Server, folder: Path, count: int) -> list[str]:
     ids: list[str] = []
     while len(ids) < count:
         before = len(ids)
-        _wrk(script, server.url, connections=_DECIDING_CONNECTIONS, seconds=3)
+        run_script(script, server.url, connections=_DECIDING_CONNECTIONS, seconds=3)
         ids = file.read_text().splitlines()
         if len(ids) == before:
             raise RuntimeError(f"{server.name} makes no decisions")
@@ -187,9 +186,9 @@ def _post(server: Server, pid: int, lists: Path, options: Options, *, again: boo
     script = _POST % (str(again).lower(), lists)
     url = server.url.replace("/v1/endpoints/tumour/predict", "/v1/outcomes")
     before = spent(tree(pid))
-    line = _wrk(script, url, connections=options.connections, seconds=options.seconds)
+    result = run_script(script, url, connections=options.connections, seconds=options.seconds)
     used = spent(tree(pid)).since(before)
-    answered, accepted, took_us, p50_us, p99_us, errors = map(int, line.split()[1:])
+    answered, accepted, took_us, p50_us, p99_us, errors = result
     if errors or not answered:
         raise RuntimeError(f"{server.name}: {errors} of {answered} posts failed")
     rows = answered * options.per_post
@@ -198,21 +197,6 @@ def _post(server: Server, pid: int, lists: Path, options: Options, *, again: boo
     per_second = answered / took_us * 1e6
     posted = Posted(per_second, per_second * options.per_post, p50_us / 1000, p99_us / 1000, used.seconds / rows * 1e6)
     return posted, accepted
-
-
-def _wrk(script: str, url: str, *, connections: int, seconds: int) -> str:
-    """Run wrk with a script and return the line of its result, which is empty where the script prints none."""
-    wrk = shutil.which("wrk")
-    if wrk is None:
-        raise RuntimeError("this benchmark needs wrk; on Debian: apt-get install wrk")
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
-        file.write(script)
-        file.flush()
-        command = ["taskset", "-c", str(CLIENT_CORE), wrk, "-t1", f"-c{connections}", f"-d{seconds}s"]
-        done = subprocess.run(
-            [*command, "--timeout", "10s", "-s", file.name, url], check=True, capture_output=True, text=True
-        )
-    return next((line for line in done.stdout.splitlines() if line.startswith("RESULT")), "")
 
 
 def _check(url: str, accepted: int, *, most: int) -> None:
