@@ -79,6 +79,7 @@ class Cost(NamedTuple):
     server_us_per_request: float
     rss_mib: float
     pss_mib: float
+    anonymous_mib: float
     start_s: float
     idle_share: float
     """Of the core, while nobody asks."""

@@ -35,10 +35,11 @@ class Spent(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """MiB of some processes: resident, where shared pages count in each, and proportional, where they count once."""
+    """MiB of some processes: resident, proportional (shared pages count once), and what they allocated themselves."""
 
     rss_mib: float
     pss_mib: float
+    anonymous_mib: float
 
 
 def tree(pid: int) -> list[int]:
@@ -80,13 +81,14 @@ def spent(pids: Iterable[int]) -> Spent:
 
 def memory(pids: Iterable[int]) -> Memory:
     """Return the memory of processes together."""
-    rss = pss = 0
+    rss = pss = anonymous = 0
     for pid in pids:
         with suppress(OSError):
             kibibytes = _kibibytes(Path(f"/proc/{pid}/smaps_rollup").read_text())
             rss += kibibytes["Rss"]
             pss += kibibytes["Pss"]
-    return Memory(rss * 1024 / _MIB, pss * 1024 / _MIB)
+            anonymous += kibibytes["Anonymous"]
+    return Memory(rss * 1024 / _MIB, pss * 1024 / _MIB, anonymous * 1024 / _MIB)
 
 
 def _all() -> list[int]:
