@@ -203,7 +203,7 @@ def _draw(windows: Sequence[Window], found: Sequence[Trend], warm_up: float, fil
     y = alt.Y("rss_mib:Q", title="RSS, MiB", scale=alt.Scale(zero=False))
     points = alt.Chart(rows).mark_point(size=18, filled=True, color=CONTROL).encode(x=x, y=y)
     line = alt.Chart(ends).mark_line(strokeWidth=2.5, color=BETTER).encode(x=x, y=y)
-    said = f"memory is {resident.verdict}: {resident.slope:+.3f} ± {resident.error:.3f} MiB per million decisions"
+    said = f"memory, {resident.verdict}: {resident.slope:+.3f} ± {resident.error:.3f} MiB per million decisions"
     above = alt.layer(points, line).properties(width=WIDTH, height=200, title=said)
     folded = rows.melt("millions", ["p50_ms", "p99_ms"], "latency", "ms")
     colors = alt.Scale(domain=["p50_ms", "p99_ms"], range=[BETTER, WORSE])
