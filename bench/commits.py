@@ -1,4 +1,4 @@
-"""How many commits a router made, and how many rows they had, by its own metrics."""
+"""How many commits a router made, how many rows they had and how long they took, by its own metrics."""
 
 from typing import NamedTuple
 
@@ -7,18 +7,19 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bench.harness import Server
 
-_BATCHES = "turnout_ledger_batch_rows"
+_BATCHES, _SECONDS = "turnout_ledger_batch_rows", "turnout_ledger_commit_seconds"
 
 
 class Commits(NamedTuple):
-    """Commits and their rows since a process began; a difference of two readings is what was committed between."""
+    """Commits, rows and seconds since a process began; a difference of two readings is what was committed between."""
 
     commits: float
     rows: float
+    seconds: float
 
     def since(self, before: "Commits") -> "Commits":
         """Return what was committed after an earlier reading."""
-        return Commits(self.commits - before.commits, self.rows - before.rows)
+        return Commits(self.commits - before.commits, self.rows - before.rows, self.seconds - before.seconds)
 
     @property
     def rows_per_commit(self) -> float:
@@ -31,4 +32,4 @@ def commits_of(server: Server) -> Commits:
     text = httpx.get(server.ready.replace("/health/ready", "/metrics"), timeout=30).text
     families = text_string_to_metric_families(text)
     samples = {sample.name: sample.value for family in families for sample in family.samples}
-    return Commits(samples[f"{_BATCHES}_count"], samples[f"{_BATCHES}_sum"])
+    return Commits(samples[f"{_BATCHES}_count"], samples[f"{_BATCHES}_sum"], samples[f"{_SECONDS}_sum"])

@@ -6,13 +6,10 @@ formulas, and holds the tables that `python -m bench.cost --document docs/scalin
 """
 
 import argparse
-import os
-import platform
 import re
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -22,7 +19,9 @@ from rich.console import Console
 from rich.progress import track
 from sqlalchemy import Engine, text
 
+from bench import cost_report, outcomes
 from bench.commits import commits_of
+from bench.fleet import ECHO, Cost, Fleet, Setup, model_of
 from bench.harness import Server, load, running, write_json
 from bench.model import example
 from bench.processes import Spent, named, spent, tree
@@ -30,57 +29,9 @@ from bench.routers import published, router
 from router.ledger.database import for_reading, is_postgresql, open_database
 from tests.databases import BACKENDS, database
 
-ECHO = "echo"
-SECONDS_PER_DAY = 86_400
 _PORTS = {ECHO: 8521, "sqlite": 8522, "postgresql": 8523}
 _WARM_UP_S = 2
-_MARKS = "<!-- measured by bench.cost: begin -->", "<!-- measured by bench.cost: end -->"
-
-
-class Cost(NamedTuple):
-    """Of one decision (of one request, for the echo): microseconds, bytes, and its share of a commit."""
-
-    requests_per_second: float
-    rows_per_commit: float
-    user_us: float
-    system_us: float
-    database_us: float
-    log_bytes: float
-    """Write-ahead log: of PostgreSQL by its own count; of SQLite what the process had written to disk."""
-    table_bytes: float
-    """Tables and their indexes."""
-    syncs: float
-    """Of the write-ahead log, by PostgreSQL's count; with SQLite one a commit."""
-
-    @property
-    def router_us(self) -> float:
-        """All processor time of the router."""
-        return self.user_us + self.system_us
-
-
-class Setup(NamedTuple):
-    """What is asked from how many connections."""
-
-    name: str
-    connections: int
-
-
-class Fleet(NamedTuple):
-    """What shall be served: decisions a day, by how many replicas, and the peak as a multiple of the mean rate."""
-
-    per_day: float
-    replicas: int
-    peak: float
-
-
-class Needs(NamedTuple):
-    """What a fleet needs at its peak, and what it stores a day."""
-
-    router_cores: float
-    database_cores: float
-    commits_per_s: float
-    log_mb_per_s: float
-    stored_gb_per_day: float
+_MARKS = "<!-- written by bench.cost: begin -->", "<!-- written by bench.cost: end -->"
 
 
 def main() -> None:
@@ -89,47 +40,36 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 4, 16, 64, 256])
-    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
+    parser.add_argument("--outcomes", type=int, default=50_000, help="rows to post in lists of 100, each turn")
     parser.add_argument("--per-day", type=float, default=1e9)
     parser.add_argument("--replicas", type=int, default=100)
     parser.add_argument("--peak", type=float, default=3.0)
     parser.add_argument("--document", type=Path, help="the document whose tables are replaced")
     parser.add_argument("--json", type=Path, default=Path("var/bench/cost.json"))
     arguments = parser.parse_args()
-    found = _compare((ECHO, *arguments.backends), arguments.connections, arguments.turns, arguments.seconds)
+    found = _compare(arguments.connections, arguments.turns, arguments.seconds)
     middle = {setup: Cost(*map(statistics.median, zip(*turns, strict=True))) for setup, turns in found.items()}
+    models = {name: model_of([cost for setup, cost in middle.items() if setup.name == name]) for name in BACKENDS}
+    posted = outcomes.compare(BACKENDS, arguments.turns, outcomes.Options(arguments.outcomes, 100, 16, 30))
     fleet = Fleet(arguments.per_day, arguments.replicas, arguments.peak)
-    report = "\n".join([*_inputs(middle, arguments.turns), "", *_extrapolation(middle, fleet)])
+    report = cost_report.report(
+        middle, models, {name: outcomes.median_of(turns) for name, turns in posted.items()}, fleet, arguments.turns
+    )
     sys.stdout.write(f"{report}\n")
     if arguments.document is not None:
         _replace(arguments.document, report)
-    write_json(
-        arguments.json,
-        [{**setup._asdict(), "turns": [each._asdict() for each in turns]} for setup, turns in found.items()],
-    )
+    decisions = [{**setup._asdict(), "turns": [each._asdict() for each in turns]} for setup, turns in found.items()]
+    write_json(arguments.json, {"decisions": decisions, "outcomes": posted, "models": models, "fleet": fleet})
 
 
-def needs(cost: Cost, fleet: Fleet) -> Needs:
-    """Return what a fleet needs if a decision costs it that much."""
-    mean_rate = fleet.per_day / SECONDS_PER_DAY
-    rate = mean_rate * fleet.peak
-    return Needs(
-        rate * cost.router_us / 1e6,
-        rate * cost.database_us / 1e6,
-        rate / cost.rows_per_commit,
-        rate * cost.log_bytes / 1e6,
-        fleet.per_day * cost.table_bytes / 1e9,
-    )
-
-
-def _compare(names: Sequence[str], connections: Sequence[int], turns: int, seconds: int) -> dict[Setup, list[Cost]]:
-    setups = [Setup(name, number) for name in names for number in connections]
+def _compare(connections: Sequence[int], turns: int, seconds: int) -> dict[Setup, list[Cost]]:
+    setups = [Setup(name, number) for name in (ECHO, *BACKENDS) for number in connections]
     found: dict[Setup, list[Cost]] = {setup: [] for setup in setups}
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         references = published(folder)
-        urls = {each: stack.enter_context(database(each, folder)) for each in names if each != ECHO}
-        servers = {each: router(each, folder, _PORTS[each], references, database_url=url) for each, url in urls.items()}
+        urls = {each: stack.enter_context(database(each, folder)) for each in BACKENDS}
+        servers = {each: router(each, folder, _PORTS[each], references, database_url=urls[each]) for each in BACKENDS}
         plan = [setup for _ in range(turns) for setup in setups]
         for setup in track(plan, description="measuring", console=Console(stderr=True)):
             if setup.name == ECHO:
@@ -149,16 +89,15 @@ def _measure_echo(connections: int, seconds: int) -> Cost:
         seen = load(server, example(), connections=connections, seconds=seconds)
         used = spent(tree(pid)).since(before)
     requests = seen.requests_per_second * seconds
-    return Cost(seen.requests_per_second, 0, used.user_s / requests * 1e6, used.system_s / requests * 1e6, 0, 0, 0, 0)
+    return Cost(seen.requests_per_second, 0, 0, used.user_s / requests * 1e6, used.system_s / requests * 1e6, 0, 0, 0)
 
 
 class _Stored(NamedTuple):
-    """What a database holds and has logged so far."""
+    """What a database holds and, if it says so, has logged so far."""
 
     decisions: int
     bytes: int
     log_bytes: int
-    syncs: int
 
 
 def _measure(server: Server, url: str, connections: int, seconds: int) -> Cost:
@@ -176,16 +115,16 @@ def _measure(server: Server, url: str, connections: int, seconds: int) -> Cost:
     rows = after.decisions - before.decisions
     if not rows:
         raise RuntimeError(f"{server.name} stored no decision")
-    is_sqlite = url.startswith("sqlite")
+    logged = after.log_bytes - before.log_bytes if is_postgresql(engine) else used.written_bytes
     return Cost(
         seen.requests_per_second,
         made.rows_per_commit,
+        made.seconds / made.commits,
         used.user_s / rows * 1e6,
         used.system_s / rows * 1e6,
         database_used.seconds / rows * 1e6,
-        (used.written_bytes if is_sqlite else after.log_bytes - before.log_bytes) / rows,
+        logged / rows,
         (last.bytes - first.bytes) / (last.decisions - first.decisions),
-        (made.commits if is_sqlite else after.syncs - before.syncs) / rows,
     )
 
 
@@ -206,71 +145,19 @@ def _opened(url: str) -> Iterator[Engine]:
 def _stored(engine: Engine) -> _Stored:
     with for_reading(engine).connect() as connection:
         decisions = connection.execute(text("select count(*) from decisions")).scalar_one()
-        if not is_postgresql(engine):
-            pages, free = (connection.execute(text(f"pragma {name}")).scalar_one() for name in _PAGES)
-            size = connection.execute(text("pragma page_size")).scalar_one()
-            return _Stored(decisions, (pages - free) * size, 0, 0)
-        connection.execute(text("select pg_stat_clear_snapshot()"))
-        logged, syncs = connection.execute(text(_LOGGED)).one()
-        return _Stored(decisions, int(connection.execute(text(_SIZE)).scalar_one()), int(logged), int(syncs))
+        if is_postgresql(engine):
+            size, logged = (connection.execute(text(query)).scalar_one() for query in (_SIZE, _LOGGED))
+            return _Stored(decisions, int(size), int(logged))
+        pages, free, size = (connection.execute(text(f"pragma {name}")).scalar_one() for name in _PAGES)
+        return _Stored(decisions, (pages - free) * size, 0)
 
 
-_PAGES = ("page_count", "freelist_count")
-_LOGGED = "select pg_current_wal_lsn() - '0/0', wal_sync from pg_stat_wal"
+_PAGES = ("page_count", "freelist_count", "page_size")
+_LOGGED = "select pg_current_wal_lsn() - '0/0'"
 _SIZE = (
     "select sum(pg_total_relation_size(oid)) from pg_class "
     "where relkind = 'r' and relnamespace = 'public'::regnamespace"
 )
-
-
-def _inputs(middle: dict[Setup, Cost], turns: int) -> Iterator[str]:
-    """Yield the lines of the table of what was measured."""
-    machine = f"{platform.machine()}, {os.cpu_count()} cores"
-    yield f"Measured on {machine}, {time.strftime('%Y-%m-%d')}; medians of {turns} turns:"
-    yield ""
-    yield (
-        "| ledger | connections | decisions/s | rows per commit | router: user | system | of echo | database | "
-        "log written | tables grew | log syncs |"
-    )
-    yield "|---|---|---|---|---|---|---|---|---|---|---|"
-    for setup, cost in middle.items():
-        echo = middle[setup._replace(name=ECHO)]
-        shown = [
-            setup.name,
-            f"{setup.connections}",
-            f"{cost.requests_per_second:,.0f}",
-            f"{cost.rows_per_commit:.1f}",
-            f"{cost.user_us:.0f} us",
-            f"{cost.system_us:.0f} us",
-            f"{cost.router_us / echo.router_us:.1f}",
-            f"{cost.database_us:.0f} us",
-            f"{cost.log_bytes:,.0f} B",
-            f"{cost.table_bytes:,.0f} B",
-            f"{cost.syncs:.3f}",
-        ]
-        if setup.name == ECHO:
-            shown[3], shown[7:] = "", ["", "", "", ""]
-        yield f"| {' | '.join(shown)} |"
-
-
-def _extrapolation(middle: dict[Setup, Cost], fleet: Fleet) -> Iterator[str]:
-    """Yield the lines of the table of what a fleet needs on PostgreSQL, at each number of rows per commit."""
-    mean_rate = fleet.per_day / SECONDS_PER_DAY
-    yield (
-        f"{fleet.per_day:,.0f} decisions a day over {fleet.replicas} replicas: {mean_rate:,.0f} a second on average, "
-        f"{mean_rate * fleet.peak:,.0f} at a peak of {fleet.peak:g} times that, "
-        f"{mean_rate * fleet.peak / fleet.replicas:,.0f} of them by each replica. At the peak:"
-    )
-    yield ""
-    yield "| rows per commit | router cores | database cores | commits/s | log | tables grow |"
-    yield "|---|---|---|---|---|---|"
-    for setup, cost in middle.items():
-        if setup.name == "postgresql":
-            each = needs(cost, fleet)
-            yield (
-                f"| {cost.rows_per_commit:.1f} | {each.router_cores:,.1f} | {each.database_cores:,.1f} | "
-                f"{each.commits_per_s:,.0f} | {each.log_mb_per_s:,.0f} MB/s | {each.stored_gb_per_day:,.0f} GB a day |"
-            )
 
 
 def _replace(document: Path, report: str) -> None:

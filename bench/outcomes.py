@@ -24,7 +24,7 @@ from sqlalchemy import func, select
 
 from bench.harness import Server, running, write_json
 from bench.model import example
-from bench.processes import spent, tree
+from bench.processes import named, spent, tree
 from bench.routers import published, router
 from bench.scripts import run_script
 from router.ledger import schema
@@ -88,13 +88,14 @@ end
 
 
 class Posted(NamedTuple):
-    """One measurement: lists and rows per second, how long a list took, and the server's processor time per row."""
+    """One measurement: lists and rows per second, how long a list took, and processor time per row."""
 
     posts_per_second: float
     rows_per_second: float
     p50_ms: float
     p99_ms: float
     server_us_per_row: float
+    database_us_per_row: float
 
 
 class Options(NamedTuple):
@@ -118,12 +119,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("var/bench/outcomes.json"))
     arguments = parser.parse_args()
     options = Options(arguments.rows, arguments.per_post, arguments.connections, arguments.seconds)
-    found = _compare(arguments.backends, arguments.turns, options)
+    found = compare(arguments.backends, arguments.turns, options)
     _print(found)
     write_json(arguments.json, {name: [each._asdict() for each in turns] for name, turns in found.items()})
 
 
-def _compare(backends: Sequence[str], turns: int, options: Options) -> dict[str, list[Posted]]:
+def compare(backends: Sequence[str], turns: int, options: Options) -> dict[str, list[Posted]]:
+    """Measure routers over these ledgers and the echo in turn, and check what the ledgers hold at the end."""
     found: dict[str, list[Posted]] = {name: [] for name in (ECHO, *backends)}
     accepted = dict.fromkeys(backends, 0)
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
@@ -185,9 +187,10 @@ def _post(server: Server, pid: int, lists: Path, options: Options, *, again: boo
     """Post the lists; return what that was like, and how many rows were accepted."""
     script = _POST % (str(again).lower(), lists)
     url = server.url.replace("/v1/endpoints/tumour/predict", "/v1/outcomes")
-    before = spent(tree(pid))
+    storing = named("postgres") if server.name == "postgresql" else []
+    before, stored = spent(tree(pid)), spent(storing)
     result = run_script(script, url, connections=options.connections, seconds=options.seconds)
-    used = spent(tree(pid)).since(before)
+    used, storage = spent(tree(pid)).since(before), spent(storing).since(stored)
     answered, accepted, took_us, p50_us, p99_us, errors = result
     if errors or not answered:
         raise RuntimeError(f"{server.name}: {errors} of {answered} posts failed")
@@ -195,7 +198,14 @@ def _post(server: Server, pid: int, lists: Path, options: Options, *, again: boo
     if not again and accepted > rows:
         raise RuntimeError(f"{server.name}: {accepted} of {rows} rows were accepted")
     per_second = answered / took_us * 1e6
-    posted = Posted(per_second, per_second * options.per_post, p50_us / 1000, p99_us / 1000, used.seconds / rows * 1e6)
+    posted = Posted(
+        per_second,
+        per_second * options.per_post,
+        p50_us / 1000,
+        p99_us / 1000,
+        used.seconds / rows * 1e6,
+        storage.seconds / rows * 1e6,
+    )
     return posted, accepted
 
 
@@ -221,11 +231,11 @@ def _check(url: str, accepted: int, *, most: int) -> None:
 
 
 def _print(found: dict[str, list[Posted]]) -> None:
-    columns = ("server", "rows/s", "lowest-highest", "p50 ms", "p99 ms", "us/row", f"{ECHO} is")
+    columns = ("server", "rows/s", "lowest-highest", "p50 ms", "p99 ms", "us/row", "database", f"{ECHO} is")
     table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
-    base = _median(found[ECHO])
+    base = median_of(found[ECHO])
     for name, turns in found.items():
-        middle, rates = _median(turns), [each.rows_per_second for each in turns]
+        middle, rates = median_of(turns), [each.rows_per_second for each in turns]
         table.add_row(
             name,
             f"{middle.rows_per_second:,.0f}",
@@ -233,13 +243,15 @@ def _print(found: dict[str, list[Posted]]) -> None:
             f"{middle.p50_ms:.1f}",
             f"{middle.p99_ms:.1f}",
             f"{middle.server_us_per_row:.1f}",
+            f"{middle.database_us_per_row:.1f}",
             "" if name == ECHO else f"{base.rows_per_second / middle.rows_per_second:.1f} x",
         )
     Console().print(table)
-    Console().print("p50 and p99 are of a list; us/row is the processor time of the server, without a database's")
+    Console().print("p50 and p99 are of a list; us/row is processor time")
 
 
-def _median(turns: Sequence[Posted]) -> Posted:
+def median_of(turns: Sequence[Posted]) -> Posted:
+    """Return the median of each figure."""
     return Posted(*(statistics.median(values) for values in zip(*turns, strict=True)))
 
 
