@@ -1,8 +1,9 @@
 """What a decision costs: processor time, bytes logged and commits, by how many rows a commit has; and what follows.
 
-One router process on one core, wrk on another, the database where it likes. With more connections more rows share a
-commit, and a row costs less. From what was measured it computes what a fleet would need; docs/scaling.md explains the
-formulas, and holds the tables that `python -m bench.cost --document docs/scaling.md` writes into it.
+One router process on one core, wrk on another, the database where it likes: for PostgreSQL a server of the benchmark's
+own, so that nobody else's work is counted. With more connections more rows share a commit, and a row costs less. From
+what was measured it computes what a fleet would need; docs/scaling.md explains the formulas, and holds the tables that
+`python -m bench.cost --document docs/scaling.md` writes into it.
 """
 
 import argparse
@@ -24,10 +25,11 @@ from bench.commits import commits_of
 from bench.fleet import ECHO, Cost, Fleet, Setup, model_of
 from bench.harness import Server, load, running, write_json
 from bench.model import example
-from bench.processes import Spent, named, spent, tree
+from bench.processes import Spent, spent, tree
 from bench.routers import published, router
 from router.ledger.database import for_reading, is_postgresql, open_database
-from tests.databases import BACKENDS, database
+from tests import clusters
+from tests.databases import BACKENDS
 
 _PORTS = {ECHO: 8521, "sqlite": 8522, "postgresql": 8523}
 _WARM_UP_S = 2
@@ -68,14 +70,17 @@ def _compare(connections: Sequence[int], turns: int, seconds: int) -> dict[Setup
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         references = published(folder)
-        urls = {each: stack.enter_context(database(each, folder)) for each in BACKENDS}
-        servers = {each: router(each, folder, _PORTS[each], references, database_url=urls[each]) for each in BACKENDS}
+        ledgers = {"sqlite": _Ledger(f"sqlite:///{folder}/ledger.db", None), "postgresql": _cluster(stack)}
+        servers = {
+            each: router(each, folder, _PORTS[each], references, database_url=ledger.url)
+            for each, ledger in ledgers.items()
+        }
         plan = [setup for _ in range(turns) for setup in setups]
         for setup in track(plan, description="measuring", console=Console(stderr=True)):
             if setup.name == ECHO:
                 found[setup].append(_measure_echo(setup.connections, seconds))
             else:
-                found[setup].append(_measure(servers[setup.name], urls[setup.name], setup.connections, seconds))
+                found[setup].append(_measure(servers[setup.name], ledgers[setup.name], setup.connections, seconds))
     return found
 
 
@@ -92,6 +97,24 @@ def _measure_echo(connections: int, seconds: int) -> Cost:
     return Cost(seen.requests_per_second, 0, 0, used.user_s / requests * 1e6, used.system_s / requests * 1e6, 0, 0, 0)
 
 
+class _Ledger(NamedTuple):
+    """Where a ledger is, and the process of its server, if it has one."""
+
+    url: str
+    server: int | None
+
+    def spent(self) -> Spent:
+        """Return what its server has spent, and all that it started."""
+        return spent([] if self.server is None else tree(self.server))
+
+
+def _cluster(stack: ExitStack) -> _Ledger:
+    if (problem := clusters.problem()) is not None:
+        raise RuntimeError(f"this benchmark starts a PostgreSQL of its own: {problem}")
+    server = stack.enter_context(clusters.cluster())
+    return _Ledger(server.create_database(), int(server.pid_file.read_text().split()[0]))
+
+
 class _Stored(NamedTuple):
     """What a database holds and, if it says so, has logged so far."""
 
@@ -100,16 +123,16 @@ class _Stored(NamedTuple):
     log_bytes: int
 
 
-def _measure(server: Server, url: str, connections: int, seconds: int) -> Cost:
-    with _opened(url) as engine:
+def _measure(server: Server, ledger: _Ledger, connections: int, seconds: int) -> Cost:
+    with _opened(ledger.url) as engine:
         first = _stored(engine)
         with running(server) as pid:
             load(server, example(), connections=connections, seconds=_WARM_UP_S)
             before, commits = _stored(engine), commits_of(server)
-            began = _spent(engine, pid)
+            router_began, database_began = spent(tree(pid)), ledger.spent()
             seen = load(server, example(), connections=connections, seconds=seconds)
             # Before the rows are counted, which takes the database a while.
-            used, database_used = (now.since(then) for now, then in zip(_spent(engine, pid), began, strict=True))
+            used, database_used = spent(tree(pid)).since(router_began), ledger.spent().since(database_began)
             after, made = _stored(engine), commits_of(server).since(commits)
         last = _stored(engine)
     rows = after.decisions - before.decisions
@@ -126,11 +149,6 @@ def _measure(server: Server, url: str, connections: int, seconds: int) -> Cost:
         logged / rows,
         (last.bytes - first.bytes) / (last.decisions - first.decisions),
     )
-
-
-def _spent(engine: Engine, pid: int) -> tuple[Spent, Spent]:
-    """Return what the router and its database server, where it has one, have spent."""
-    return spent(tree(pid)), spent(named("postgres") if is_postgresql(engine) else [])
 
 
 @contextmanager
