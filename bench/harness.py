@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,21 +64,23 @@ class Server(NamedTuple):
     environment: Mapping[str, str] = {}
     body: str | None = None
     """JSON of a request, in which COUNT is its number; None for a predict request of Turnout."""
+    log: Path | None = None
+    """Where what it prints goes; None for where ours does."""
 
 
 @contextmanager
 def running(server: Server, core: int | None = SERVER_CORE) -> Iterator[int]:
     """Run the server on a core (on all, when None), wait until it answers, and yield its process id."""
-    process = subprocess.Popen(
-        [*on_core(core), *server.command],
-        env={**os.environ, **ONE_THREAD, **server.environment},
-        start_new_session=True,
-    )
-    try:
-        _wait(server, process)
-        yield process.pid
-    finally:
-        _end(process)
+    environment = {**os.environ, **ONE_THREAD, **server.environment}
+    with nullcontext() if server.log is None else server.log.open("ab") as log:
+        process = subprocess.Popen(
+            [*on_core(core), *server.command], env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            _wait(server, process)
+            yield process.pid
+        finally:
+            _end(process)
 
 
 def on_core(core: int | None) -> list[str]:
