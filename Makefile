@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Processes by the hundred start here: where this is set, each of them compiles every module anew, for seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test coverage lint bench bench-ledger bench-verify bench-reweighting bench-best_arm bench-regret bench-interleaving \
+.PHONY: demo test coverage lint bench bench-peers bench-check bench-ledger bench-verify bench-reweighting bench-best_arm bench-regret bench-interleaving \
     bench-shadows bench-micro_batching bench-coverage bench-sample_ratio bench-off_policy bench-reports bench-rollouts lock \
     clean
 
@@ -38,6 +38,14 @@ lint: $(VENV)/ready
 
 bench: $(VENV)/ready
 	$(BIN)/python -m bench.predict
+
+# Other model servers, each in an environment of its own below var/bench/, which its first run makes.
+bench-peers: $(VENV)/ready
+	$(BIN)/python -m bench.peers
+
+# Against bench/baseline.json; `$(BIN)/python -m bench.check --update` writes that anew.
+bench-check: $(VENV)/ready
+	$(BIN)/python -m bench.check
 
 bench-ledger bench-verify bench-reweighting bench-best_arm bench-regret bench-interleaving bench-shadows bench-micro_batching \
     bench-coverage bench-sample_ratio bench-off_policy bench-reports bench-rollouts: bench-%: $(VENV)/ready

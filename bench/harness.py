@@ -1,35 +1,41 @@
-"""Runs servers one process each on one core, loads them with wrk from another, and compares medians of turns."""
+"""Runs servers one process each on one core, loads them with wrk from another, and measures them turn by turn."""
 
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import httpx
-from rich import box
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 SERVER_CORE, CLIENT_CORE = 0, 1
 # A server has one core, on which threads of a numeric library would only fight each other.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+COUNT = "$COUNT"
+"""Where a body has the number of its request, so that no server can answer from a cache."""
 
-# Every request has its own unit, so that no server can answer from a cache; latencies are in microseconds.
+_WARM_UP_S = 2
+_START_S = 120
+_STOP_S = 20
+
+# Latencies are in microseconds.
 _SCRIPT = """
 wrk.method = "POST"
 wrk.headers["content-type"] = "application/json"
+local before, after, numbered = [==[%s]==], [==[%s]==], %s
 local count = 0
 request = function()
   count = count + 1
-  return wrk.format(nil, nil, nil, '{"unit":"unit-' .. count .. '","inputs":%s}')
+  return wrk.format(nil, nil, nil, before .. (numbered and count or "") .. after)
 end
 delay = function() return %d end
 done = function(summary, latency)
@@ -56,26 +62,44 @@ class Server(NamedTuple):
     url: str
     ready: str
     environment: Mapping[str, str] = {}
+    body: str | None = None
+    """JSON of a request, in which COUNT is its number; None for a predict request of Turnout."""
+    log: Path | None = None
+    """Where what it prints goes; None for where ours does."""
 
 
 @contextmanager
 def running(server: Server, core: int | None = SERVER_CORE) -> Iterator[int]:
     """Run the server on a core (on all, when None), wait until it answers, and yield its process id."""
-    process = subprocess.Popen([*_on(core), *server.command], env={**os.environ, **ONE_THREAD, **server.environment})
-    try:
-        _wait(server, process)
-        yield process.pid
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
+    environment = {**os.environ, **ONE_THREAD, **server.environment}
+    with nullcontext() if server.log is None else server.log.open("ab") as log:
+        process = subprocess.Popen(
+            [*on_core(core), *server.command], env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            _wait(server, process)
+            yield process.pid
+        finally:
+            _end(process)
 
 
-def _on(core: int | None) -> list[str]:
+def on_core(core: int | None) -> list[str]:
+    """Return what goes before a command to keep it, and what it starts, on a core; nothing for None."""
     return [] if core is None else ["taskset", "-c", str(core)]
 
 
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=_STOP_S)
+    finally:
+        # What a server started must not outlive it, and take the next one's core.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
 def _wait(server: Server, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise RuntimeError(f"{server.name} ended with status {process.returncode}")
@@ -86,6 +110,13 @@ def _wait(server: Server, process: subprocess.Popen[bytes]) -> None:
         else:
             return
     raise RuntimeError(f"{server.name} did not answer on {server.ready}")
+
+
+def body_of(server: Server, inputs: Mapping[str, float]) -> str:
+    """Return the JSON of a request, in which COUNT is its number."""
+    if server.body is not None:
+        return server.body
+    return f'{{"unit":"unit-{COUNT}","inputs":{json.dumps(inputs, separators=(",", ":"))}}}'
 
 
 def load(
@@ -101,15 +132,23 @@ def load(
     wrk = shutil.which("wrk")
     if wrk is None:
         raise RuntimeError("this benchmark needs wrk; on Debian: apt-get install wrk")
+    before, numbered, after = body_of(server, inputs).partition(COUNT)
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(_SCRIPT % (json.dumps(inputs, separators=(",", ":")), pause_ms))
+        script.write(_SCRIPT % (before, after, "true" if numbered else "false", pause_ms))
         script.flush()
         command = [wrk, "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", script.name, server.url]
-        done = subprocess.run([*_on(core), *command], check=True, capture_output=True, text=True)
-    line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))
+        done = subprocess.run([*on_core(core), *command], check=True, capture_output=True, text=True)
+    return read_result(server.name, done.stdout)
+
+
+def read_result(name: str, output: str) -> Load:
+    """Return what our script made wrk print; raises RuntimeError where a request failed or none was answered."""
+    line = next((line for line in output.splitlines() if line.startswith("RESULT ")), None)
+    if line is None:
+        raise RuntimeError(f"{name}: wrk printed no result but {output!r}")
     requests, duration, p50, p99, errors = map(int, line.split()[1:])
-    if errors:
-        raise RuntimeError(f"{server.name}: {errors} of {requests} requests failed")
+    if errors or not requests:
+        raise RuntimeError(f"{name}: {errors} of {requests} requests failed")
     return Load(requests / duration * 1e6, p50 / 1000, p99 / 1000)
 
 
@@ -118,38 +157,22 @@ def compare(
 ) -> dict[str, dict[int, list[Load]]]:
     """Measure every server in turn, `turns` times over, after a warm-up; return loads by server and connections."""
     found: dict[str, dict[int, list[Load]]] = {server.name: {n: [] for n in connections} for server in servers}
-    plan = [(server, turn) for turn in range(turns) for server in servers]
-    for server, _ in track(plan, description="measuring", console=Console(stderr=True)):
+    for server in track(plan(servers, turns), description="measuring", console=Console(stderr=True)):
         with running(server):
-            load(server, inputs, connections=max(connections), seconds=2)
+            load(server, inputs, connections=max(connections), seconds=_WARM_UP_S)
             for number in connections:
                 found[server.name][number].append(load(server, inputs, connections=number, seconds=seconds))
     return found
 
 
+def plan(servers: Sequence[Server], turns: int) -> list[Server]:
+    """Return the servers in the order of measuring: there and back, so that a machine that drifts favours none."""
+    return [server for turn in range(turns) for server in (servers if turn % 2 == 0 else servers[::-1])]
+
+
 def median(loads: Sequence[Load]) -> Load:
     """Return the median of each figure."""
     return Load(*(statistics.median(values) for values in zip(*loads, strict=True)))
-
-
-def print_comparison(found: Mapping[str, Mapping[int, Sequence[Load]]], subject: str) -> None:
-    """Print one row per server and number of connections, with the subject's throughput as a ratio to it."""
-    columns = ("server", "conns", "requests/s", "lowest-highest", "p50 ms", "p99 ms", f"{subject} is")
-    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
-    for name, by_connections in found.items():
-        for connections, loads in by_connections.items():
-            middle, rates = median(loads), [each.requests_per_second for each in loads]
-            ratio = median(found[subject][connections]).requests_per_second / middle.requests_per_second
-            table.add_row(
-                name,
-                str(connections),
-                f"{middle.requests_per_second:,.0f}",
-                f"{min(rates):,.0f}-{max(rates):,.0f}",
-                f"{middle.p50_ms:.2f}",
-                f"{middle.p99_ms:.2f}",
-                "" if name == subject else f"{ratio:.2f} x",
-            )
-    Console().print(table)
 
 
 def write_json(path: Path, content: object) -> None:

@@ -18,7 +18,8 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from bench.harness import Server, compare, print_comparison, running, write_json
+from bench.comparing import print_comparison
+from bench.harness import Server, compare, running, write_json
 from bench.model import example, features
 from models import publish
 from models.reference import ModelReference

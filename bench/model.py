@@ -1,12 +1,21 @@
-"""The model that every server of a benchmark serves: 30 real numeric features, scaled, logistic regression."""
+"""The model that every server of a benchmark serves: 30 real numeric features, scaled, logistic regression.
 
-import msgspec
+Peers train it again in environments of their own, which have scikit-learn and nothing of ours.
+"""
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+
+if TYPE_CHECKING:
+    import msgspec
+
+FEATURES = tuple(f"f{number}" for number in range(30))
 
 
 def features() -> NDArray[np.float64]:
@@ -21,11 +30,13 @@ def fitted() -> Pipeline:
     )
 
 
-def input_type() -> type[msgspec.Struct]:
+def input_type() -> "type[msgspec.Struct]":
     """Return the type of one row: f0 to f29."""
-    return msgspec.defstruct("Features", [(f"f{number}", float) for number in range(30)], frozen=True)
+    import msgspec
+
+    return msgspec.defstruct("Features", [(name, float) for name in FEATURES], frozen=True)
 
 
 def example() -> dict[str, float]:
     """Return one row as a request has it."""
-    return {f"f{number}": value for number, value in enumerate(features()[0].tolist())}
+    return dict(zip(FEATURES, features()[0].tolist(), strict=True))

@@ -4,7 +4,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -12,8 +12,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from bench.harness import Load, Server, load, median, running
 from bench.model import example, features, fitted
 from models import publish
+from models.manifest import Draft
 from models.reference import ModelReference
 from models.registry import Registry
+from models.runtime import SKOPS_FILE
 from tests.databases import database
 
 
@@ -24,24 +26,43 @@ class Served(NamedTuple):
     rows_per_commit: float
 
 
-def published(folder: Path) -> list[ModelReference]:
-    """Publish three versions of the model into a new registry."""
+def published(folder: Path, *, runtime: Literal["onnx", "sklearn"] = "onnx") -> list[ModelReference]:
+    """Publish three models into a new registry, to be served by that runtime."""
     registry = Registry(folder / "registry")
-    return [publish(fitted(), features(), name=name, registry=registry) for name in ("a", "b", "c")]
+    references = [publish(fitted(), features(), name=name, registry=registry) for name in ("a", "b", "c")]
+    return references if runtime == "onnx" else [_in_scikit_learn(registry, each) for each in references]
+
+
+def _in_scikit_learn(registry: Registry, reference: ModelReference) -> ModelReference:
+    """Publish a model again, as if it could not be converted; its sample stays, which both runtimes agree on."""
+    manifest = registry.manifest(reference)
+    fields = {name: getattr(manifest, name) for name in Draft.__struct_fields__}
+    draft = Draft(**fields | {"runtime": "sklearn", "float_width": None, "parity": None})
+    return registry.publish(draft, {SKOPS_FILE: registry.read(reference, SKOPS_FILE)})
 
 
 def router(
-    name: str, folder: Path, port: int, references: list[ModelReference], *, database_url: str, workers: int = 1
+    name: str,
+    folder: Path,
+    port: int,
+    references: list[ModelReference],
+    *,
+    database_url: str,
+    workers: int = 1,
+    module: str = "router",
 ) -> Server:
-    """Return a router whose endpoint `tumour` has a running experiment, which is left in its database."""
+    """Return a router whose endpoint `tumour` has a running experiment, which is left in its database.
+
+    The module is what is run: the router itself, or one that differs in what is measured.
+    """
     url = f"http://127.0.0.1:{port}"
     environment = {
         "TURNOUT_DATABASE": database_url,
         "TURNOUT_REGISTRY": f"{folder}/registry",
-        "TURNOUT_SPOOL": f"{folder}/spool",
+        "TURNOUT_SPOOL": f"{folder}/spool-{port}",
         "TURNOUT_SECRET": "the secret of a benchmark",
     }
-    command = [sys.executable, "-m", "router", "serve", "--port", str(port), "--workers", str(workers)]
+    command = [sys.executable, "-m", module, "serve", "--port", str(port), "--workers", str(workers)]
     server = Server(name, command, f"{url}/v1/endpoints/tumour/predict", f"{url}/health/ready", environment)
     with running(server._replace(command=[*command[:-1], "1"])):
         _create_experiment(url, references)
