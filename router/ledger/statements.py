@@ -152,8 +152,9 @@ def _populate_returning(connection: Connection, table: Table, rows: Sequence[Row
 
 
 def _among(rows: Iterable[Row], keys: Iterable[Sequence[Any]]) -> list[Row]:
-    these = {key for (key,) in keys}
-    return [row for row in rows if row[0] in these]
+    """Return the rows with these keys, each once."""
+    by_key = {row[0]: row for row in rows}
+    return [by_key[key] for (key,) in keys]
 
 
 def _key(table: Table) -> str:
