@@ -13,6 +13,7 @@ from router.ledger.failover import Failover
 from router.ledger.records import AssignmentRow, DecisionRow, Observation, Receipt, ShadowRow
 
 _LARGEST_BATCH = 1024
+_LULL_S = 0.02
 
 
 class _Waiting(NamedTuple):
@@ -35,6 +36,8 @@ class LedgerWriter:
     A commit that hangs, because the network or the database does, is given up by `watch`: another thread takes over
     with the spool. Should the first commit succeed after all, draining the same jobs changes nothing. `committed` is
     told how many seconds and rows each batch took.
+
+    A batch that follows closely on one of several rows waits `gathering_s` for company: many are being answered.
     """
 
     def __init__(
@@ -44,9 +47,12 @@ class LedgerWriter:
         queue_size: int,
         timeout_s: float,
         committed: Callable[[float, int], None] = lambda _seconds, _rows: None,
+        gathering_s: float = 0.0,
     ) -> None:
         self._store = store
         self._committed = committed
+        self._gathering_s = gathering_s
+        self._last_s, self._last_rows = 0.0, 0
         self._queue_size = queue_size
         self._timeout_s = timeout_s
         self._waiting = 0
@@ -153,7 +159,8 @@ class LedgerWriter:
                     if generation != self._generation:
                         break
                     self._in_flight = None
-                self._committed(time.monotonic() - began_s, _weight(batch))
+                self._last_s, self._last_rows = time.monotonic(), _weight(batch)
+                self._committed(self._last_s - began_s, self._last_rows)
                 batch[0].future.get_loop().call_soon_threadsafe(self._resolve, batch, answers)
                 batch = []
         session.close()
@@ -162,10 +169,16 @@ class LedgerWriter:
         """Return what has gathered since the last commit, and whether more may come."""
         batch = self._batches.get()
         jobs = batch or []
+        if batch and self._is_pressed():
+            time.sleep(self._gathering_s)
         while batch is not None and _weight(jobs) < _LARGEST_BATCH and not self._batches.empty():
             batch = self._batches.get()
             jobs += batch or []
         return jobs, batch is not None
+
+    def _is_pressed(self) -> bool:
+        """Return whether several rows were committed together only just now."""
+        return self._gathering_s > 0 and self._last_rows > 1 and time.monotonic() - self._last_s < _LULL_S
 
     def _resolve(self, batch: Sequence[_Waiting], answers: Sequence[Any]) -> None:
         self._waiting -= _weight(batch)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select
 
+import router.ledger.writer
 from router.documents import BinaryMetric
 from router.errors import LedgerUnavailable, Overloaded
 from router.ledger import schema
@@ -131,6 +132,41 @@ def test_a_key_whose_decision_is_gone_decides_anew(engine: Engine, writer: Ledge
         connection.execute(schema.decisions.delete())
     assert asyncio.run(writer.decide(again, "order-1")) == again
     assert rows_in(engine, schema.decisions) == 1
+
+
+def test_under_load_a_batch_waits_for_company_and_a_single_row_does_not(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # However slow the machine is.
+    monkeypatch.setattr(router.ledger.writer, "_LULL_S", 30.0)
+    store = Failover(engine, BatchWriter(lambda: NOW_MS), tmp_path / "spool", max_spool_bytes=10_000_000)
+    sizes: list[int] = []
+    writer = LedgerWriter(
+        store,
+        queue_size=1000,
+        timeout_s=30,
+        committed=lambda _, rows: sizes.append(rows),
+        gathering_s=0.5,
+    )
+    writer.start()
+
+    async def one_after_the_other(number: int) -> None:
+        for _ in range(number):
+            await writer.decide(decision(), None)
+
+    async def go() -> None:
+        began_s = time.monotonic()
+        await one_after_the_other(3)
+        assert time.monotonic() - began_s < 0.5
+        await asyncio.gather(*(one_after_the_other(1) for _ in range(4)))
+        # These come in two turns of the loop, and would be two batches.
+        following = [asyncio.create_task(one_after_the_other(1)) for _ in range(2)]
+        await asyncio.sleep(0.1)
+        await asyncio.gather(*following, one_after_the_other(1))
+
+    asyncio.run(go())
+    writer.stop()
+    assert sizes == [1, 1, 1, 4, 3]
 
 
 def test_a_full_queue_refuses(engine: Engine, tmp_path: Path) -> None:
