@@ -26,6 +26,7 @@ COUNT = "$COUNT"
 _WARM_UP_S = 2
 _START_S = 120
 _STOP_S = 20
+_ANSWER_S = 60
 
 # Latencies are in microseconds.
 _SCRIPT = """
@@ -152,6 +153,25 @@ def read_result(name: str, output: str) -> Load:
     return Load(requests / duration * 1e6, p50 / 1000, p99 / 1000)
 
 
+def first_answer(server: Server, inputs: Mapping[str, float]) -> str:
+    """Ask until a request is answered with success, and return that answer; raises RuntimeError after a minute."""
+    body, headers = body_of(server, inputs).replace(COUNT, "0"), {"content-type": "application/json"}
+    deadline = time.monotonic() + _ANSWER_S
+    while True:
+        answer = httpx.post(server.url, content=body, headers=headers, timeout=_ANSWER_S)
+        if answer.is_success:
+            return answer.text
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{server.name} answers {answer.status_code}: {answer.text[:200]}")
+        time.sleep(0.2)
+
+
+def warm_up(server: Server, inputs: Mapping[str, float], *, connections: int) -> None:
+    """Load a server, once it answers, for two seconds that do not count."""
+    first_answer(server, inputs)
+    load(server, inputs, connections=connections, seconds=_WARM_UP_S)
+
+
 def compare(
     servers: Sequence[Server], inputs: Mapping[str, float], *, connections: Sequence[int], turns: int, seconds: int
 ) -> dict[str, dict[int, list[Load]]]:
@@ -159,7 +179,7 @@ def compare(
     found: dict[str, dict[int, list[Load]]] = {server.name: {n: [] for n in connections} for server in servers}
     for server in track(plan(servers, turns), description="measuring", console=Console(stderr=True)):
         with running(server):
-            load(server, inputs, connections=max(connections), seconds=_WARM_UP_S)
+            warm_up(server, inputs, connections=max(connections))
             for number in connections:
                 found[server.name][number].append(load(server, inputs, connections=number, seconds=seconds))
     return found
