@@ -6,7 +6,9 @@ import shutil
 import signal
 import statistics
 import subprocess
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -73,6 +75,9 @@ class Server(NamedTuple):
 def running(server: Server, core: int | None = SERVER_CORE) -> Iterator[int]:
     """Run the server on a core (on all, when None), wait until it answers, and yield its process id."""
     environment = {**os.environ, **ONE_THREAD, **server.environment}
+    if threading.current_thread() is threading.main_thread():
+        # A run that is told to end takes its servers along.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))
     with nullcontext() if server.log is None else server.log.open("ab") as log:
         process = subprocess.Popen(
             [*on_core(core), *server.command], env=environment, stdout=log, stderr=log, start_new_session=True
