@@ -71,6 +71,8 @@ def main() -> None:
     parser.add_argument("--connections", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--update", action="store_true", help="write the baseline instead of comparing with it")
     arguments = parser.parse_args()
+    if not (arguments.update or BASELINE.exists()):
+        sys.exit("there is no bench/baseline.json to compare with; write one with --update")
     before = None if arguments.update else msgspec.json.decode(BASELINE.read_bytes(), type=dict[str, Figure])
     found = _measure(arguments.connections, arguments.turns, arguments.seconds)
     print_comparison(found, _TURNOUT)
