@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 # Processes by the hundred start here: where this is set, each of them compiles every module anew, for seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test coverage lint bench bench-peers bench-check bench-ledger bench-verify bench-reweighting bench-best_arm bench-regret bench-interleaving \
-    bench-shadows bench-micro_batching bench-coverage bench-sample_ratio bench-off_policy bench-reports bench-rollouts lock \
+.PHONY: demo test coverage lint bench bench-peers bench-check bench-ledger bench-verify bench-reweighting bench-best_arm \
+    bench-regret bench-interleaving bench-shadows bench-micro_batching bench-coverage bench-sample_ratio bench-off_policy bench-reports bench-rollouts lock \
     clean
 
 # uv comes from the lock too, hash-checked by pip, and then installs the rest in seconds instead of minutes.

@@ -10,11 +10,10 @@ from rich.progress import track
 from rich.table import Table
 
 from bench.comparing import print_table
-from bench.harness import Server, load, running
+from bench.harness import Server, running, warm_up
 from bench.open_loop import OpenLoad, offer
 
 CONNECTIONS = 64
-_WARM_UP_S = 2
 
 
 class Pair(NamedTuple):
@@ -51,7 +50,7 @@ def added(pairs: Sequence[Pair], inputs: Mapping[str, float], *, turns: int, sec
     ]
     for server, rate, loads in track(plan, description="at a constant rate", console=Console(stderr=True)):
         with running(server):
-            load(server, inputs, connections=CONNECTIONS, seconds=_WARM_UP_S)
+            warm_up(server, inputs, connections=CONNECTIONS)
             loads.append(offer(server, inputs, rate=rate, seconds=seconds, connections=CONNECTIONS))
     return found
 

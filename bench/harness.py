@@ -6,7 +6,9 @@ import shutil
 import signal
 import statistics
 import subprocess
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -26,6 +28,7 @@ COUNT = "$COUNT"
 _WARM_UP_S = 2
 _START_S = 120
 _STOP_S = 20
+_ANSWER_S = 60
 
 # Latencies are in microseconds.
 _SCRIPT = """
@@ -72,6 +75,9 @@ class Server(NamedTuple):
 def running(server: Server, core: int | None = SERVER_CORE) -> Iterator[int]:
     """Run the server on a core (on all, when None), wait until it answers, and yield its process id."""
     environment = {**os.environ, **ONE_THREAD, **server.environment}
+    if threading.current_thread() is threading.main_thread():
+        # A run that is told to end takes its servers along.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))
     with nullcontext() if server.log is None else server.log.open("ab") as log:
         process = subprocess.Popen(
             [*on_core(core), *server.command], env=environment, stdout=log, stderr=log, start_new_session=True
@@ -152,6 +158,25 @@ def read_result(name: str, output: str) -> Load:
     return Load(requests / duration * 1e6, p50 / 1000, p99 / 1000)
 
 
+def first_answer(server: Server, inputs: Mapping[str, float]) -> str:
+    """Ask until a request is answered with success, and return that answer; raises RuntimeError after a minute."""
+    body, headers = body_of(server, inputs).replace(COUNT, "0"), {"content-type": "application/json"}
+    deadline = time.monotonic() + _ANSWER_S
+    while True:
+        answer = httpx.post(server.url, content=body, headers=headers, timeout=_ANSWER_S)
+        if answer.is_success:
+            return answer.text
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{server.name} answers {answer.status_code}: {answer.text[:200]}")
+        time.sleep(0.2)
+
+
+def warm_up(server: Server, inputs: Mapping[str, float], *, connections: int) -> None:
+    """Load a server, once it answers, for two seconds that do not count."""
+    first_answer(server, inputs)
+    load(server, inputs, connections=connections, seconds=_WARM_UP_S)
+
+
 def compare(
     servers: Sequence[Server], inputs: Mapping[str, float], *, connections: Sequence[int], turns: int, seconds: int
 ) -> dict[str, dict[int, list[Load]]]:
@@ -159,7 +184,7 @@ def compare(
     found: dict[str, dict[int, list[Load]]] = {server.name: {n: [] for n in connections} for server in servers}
     for server in track(plan(servers, turns), description="measuring", console=Console(stderr=True)):
         with running(server):
-            load(server, inputs, connections=max(connections), seconds=_WARM_UP_S)
+            warm_up(server, inputs, connections=max(connections))
             for number in connections:
                 found[server.name][number].append(load(server, inputs, connections=number, seconds=seconds))
     return found

@@ -173,7 +173,15 @@ class Sender:
         self._late: list[float] = []
 
     def send(self, rate: float, seconds: float) -> Times:
-        """Send for so long, wait for the last answer, and return the times."""
+        """Send for so long, wait for the last answer, close the connections and return the times."""
+        try:
+            return self._send(rate, seconds)
+        finally:
+            self._poll.close()
+            for connection in self._by_descriptor.values():
+                connection.socket.close()
+
+    def _send(self, rate: float, seconds: float) -> Times:
         start = time.perf_counter() + 0.05
         counted_from, total = start + _WARM_UP_S, math.floor(rate * (seconds + _WARM_UP_S))
         sent, free_since = 0, 0.0

@@ -9,14 +9,12 @@ import argparse
 import math
 import re
 import tempfile
-import time
 from pathlib import Path
 
-import httpx
 from rich.console import Console
 
 from bench.comparing import draw_comparison, print_comparison
-from bench.harness import COUNT, Server, compare, running, write_json
+from bench.harness import Server, compare, first_answer, running, write_json
 from bench.model import example, features, fitted
 from bench.peers.environments import CannotInstall, prepare
 from bench.peers.known import PEERS, Peer
@@ -24,7 +22,6 @@ from bench.routers import published, router
 
 TURNOUT, SKLEARN = "turnout", "turnout scikit-learn"
 _FIRST_PORT = 8490
-_READY_S = 60
 _TOLERANCE = 1e-5
 """Between the peer's prediction and ours: their library versions may differ, and MLServer's JSON is no wider."""
 
@@ -80,20 +77,12 @@ def _ready(peer: Peer, folder: Path, missing: dict[str, str]) -> Server | None:
 
 
 def _check(server: Server) -> None:
-    """Ask until the answer is there, and compare it; raises RuntimeError for another prediction, or none."""
+    """Compare a prediction of the peer's with ours; raises RuntimeError for another, or none."""
     expected = float(fitted().predict_proba(features()[:1])[0, 1])
-    body = (server.body or "").replace(COUNT, "1")
-    deadline = time.monotonic() + _READY_S
-    while True:
-        answer = httpx.post(server.url, content=body, headers={"content-type": "application/json"}, timeout=_READY_S)
-        if answer.status_code == httpx.codes.OK:
-            break
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"{server.name} answers {answer.status_code}: {answer.text[:200]}")
-        time.sleep(0.2)
-    numbers = [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?", answer.text)]
+    answer = first_answer(server, {})
+    numbers = [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?", answer)]
     if not any(math.isclose(number, expected, rel_tol=_TOLERANCE) for number in numbers):
-        raise RuntimeError(f"{server.name} predicts {answer.text[:200]}, and we {expected}")
+        raise RuntimeError(f"{server.name} predicts {answer[:200]}, and we {expected}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import joblib  # type: ignore[import-untyped]
 import numpy as np
 
 
-@bentoml.service(workers=1, logging={"access": {"enabled": False}}, metrics={"enabled": False}, traffic={"timeout": 60})  # type: ignore[untyped-decorator]
+@bentoml.service(workers=1, logging={"access": {"enabled": False}}, metrics={"enabled": False}, traffic={"timeout": 60})
 class Tumour:
     """Answers with the probabilities of both classes, row by row."""
 

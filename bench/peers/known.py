@@ -9,7 +9,7 @@ Each is one process that serves, on one core, in the best setting that its own d
   their own, and share the core;
 - `mlflow`: `mlflow models serve` with `--env-manager local` and one worker, arrays instead of data frames, no access
   log;
-- `kserve`: one worker, a custom model with an asynchronous method, no gRPC, no latency log.
+- `kserve`: one worker, a custom model with an asynchronous method, no gRPC, neither latency log nor access log.
 """
 
 import json
@@ -96,6 +96,8 @@ def _ray(place: Place) -> Server:
         "BENCH_FOLDER": str(place.folder),
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
+        # It would leave a token in the home folder.
+        "RAY_AUTH_MODE": "disabled",
     }
     command = [f"{place.programs}/python", "-m", "bench.peers.ray_server", str(place.port)]
     return Server("ray", command, f"{place.url}/", f"{place.url}/-/healthz", environment, f'{{"rows":{_ROWS}}}')
@@ -116,7 +118,10 @@ def _mlflow(place: Place) -> Server:
 
 
 def _kserve(place: Place) -> Server:
+    quiet = {"version": 1, "disable_existing_loggers": False, "loggers": {"uvicorn.access": {"level": "WARNING"}}}
+    (place.folder / "log.json").write_text(json.dumps(quiet))
     command = [f"{place.programs}/python", "-m", "bench.peers.kserve_server", "--http_port", str(place.port)]
+    command += ["--log_config_file", f"{place.folder}/log.json"]
     environment = {"BENCH_FOLDER": str(place.folder)}
     url, ready = f"{place.url}/v1/models/tumour:predict", f"{place.url}/v2/health/ready"
     return Server("kserve", command, url, ready, environment, f'{{"instances":{_ROWS}}}')

@@ -12,7 +12,6 @@ import ray  # type: ignore[import-not-found]
 from ray import serve
 
 
-@serve.deployment(num_replicas=1, max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0})  # type: ignore[untyped-decorator]
 class Tumour:
     """Answers with the probabilities of both classes, row by row."""
 
@@ -34,7 +33,8 @@ def main() -> None:
     serve.start(
         http_options={"host": "127.0.0.1", "port": int(sys.argv[1])}, logging_config={"enable_access_log": False}
     )
-    serve.run(Tumour.bind(os.environ["BENCH_FOLDER"]), logging_config={"enable_access_log": False})
+    deployed = serve.deployment(num_replicas=1, max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0})(Tumour)
+    serve.run(deployed.bind(os.environ["BENCH_FOLDER"]), logging_config={"enable_access_log": False})
     ended.wait()
     serve.shutdown()
     ray.shutdown()
