@@ -2,7 +2,8 @@
 
 Every row is the first outcome of a decision of its own, which the same router made before. At the end the ledger is
 counted: it must hold every accepted row once, and the statistics must add up to them. One server process on one core,
-wrk on another. Run it with `python -m bench.outcomes`; PostgreSQL is found as the tests find it.
+wrk on another; several processes (`--workers 2`) have all cores. Run it with `python -m bench.outcomes`; PostgreSQL is
+found as the tests find it.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from rich.progress import track
 from rich.table import Table
 from sqlalchemy import func, select
 
-from bench.harness import Server, running, write_json
+from bench.harness import SERVER_CORE, Server, running, write_json
 from bench.model import example
 from bench.processes import named, spent, tree
 from bench.routers import published, router
@@ -105,6 +106,12 @@ class Options(NamedTuple):
     per_post: int
     connections: int
     seconds: int
+    workers: int = 1
+
+    @property
+    def core(self) -> int | None:
+        """Where the server runs; None: anywhere."""
+        return SERVER_CORE if self.workers == 1 else None
 
 
 def main() -> None:
@@ -115,10 +122,11 @@ def main() -> None:
     parser.add_argument("--per-post", type=int, default=100)
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--seconds", type=int, default=30, help="the longest that a turn may post")
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
     parser.add_argument("--json", type=Path, default=Path("var/bench/outcomes.json"))
     arguments = parser.parse_args()
-    options = Options(arguments.rows, arguments.per_post, arguments.connections, arguments.seconds)
+    options = Options(arguments.rows, arguments.per_post, arguments.connections, arguments.seconds, arguments.workers)
     found = compare(arguments.backends, arguments.turns, options)
     _print(found)
     write_json(arguments.json, {name: [each._asdict() for each in turns] for name, turns in found.items()})
@@ -136,23 +144,26 @@ def compare(backends: Sequence[str], turns: int, options: Options) -> dict[str, 
         plan = [each for _ in range(turns) for each in backends]
         for each in track(plan, description="measuring", console=Console(stderr=True)):
             lists = folder / "lists"
-            with running(routers[each]) as pid:
+            with running(routers[each], core=options.core) as pid:
                 lists.write_text("\n".join(_lists(_decided(routers[each], folder, options.rows), options)))
                 measured, taken = _post(routers[each], pid, lists, options, again=False)
             found[each].append(measured)
             accepted[each] += taken
-            with running(_echo()) as pid:
-                found[ECHO].append(_post(_echo(), pid, lists, options._replace(seconds=3), again=True)[0])
+            with running(_echo(options.workers), core=options.core) as pid:
+                found[ECHO].append(
+                    _post(_echo(options.workers), pid, lists, options._replace(seconds=3), again=True)[0]
+                )
         for each in backends:
             _check(urls[each], accepted[each], most=turns * options.rows)
     return found
 
 
-def _echo() -> Server:
+def _echo(workers: int) -> Server:
     url = f"http://127.0.0.1:{_PORTS[ECHO]}"
     module = "bench.servers.litestar_echo_list:app"
     command = [sys.executable, "-m", "uvicorn", module, "--port", str(_PORTS[ECHO])]
-    return Server(ECHO, [*command, "--no-access-log", "--log-level", "warning"], f"{url}/outcomes", f"{url}/ready")
+    options = ["--workers", str(workers), "--no-access-log", "--log-level", "warning"]
+    return Server(ECHO, [*command, *options], f"{url}/outcomes", f"{url}/ready")
 
 
 def _decided(server: Server, folder: Path, count: int) -> list[str]:

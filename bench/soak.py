@@ -4,7 +4,7 @@ A closed loop of one row per request, in windows; after each, the memory of the 
 are noted. Slopes are least squares over the windows after the warm-up, with standard errors that allow for windows
 resembling their neighbours (Newey and West 1987). The verdict is `flat` where the 95 % limit of the slope lies below
 what is allowed, `grows` where all of the interval lies above, else `insufficient`. One server process on one core, wrk
-on another. Run it with `python -m bench.soak`; the ledger of 5,000,000 decisions takes about 6 GB for a while.
+on another. Run it with `python -m bench.soak`; the ledger of 5,000,000 decisions takes about 3 GB for a while.
 """
 
 import argparse
@@ -45,7 +45,7 @@ LATENCY_ALLOWED = 1.0
 """Per cent of the mean per million decisions."""
 
 _PORT = 8491
-_BYTES_PER_DECISION = 1500
+_BYTES_PER_DECISION = 800
 _LIMIT = 1.96
 
 
