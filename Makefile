@@ -7,8 +7,9 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test coverage lint bench bench-peers bench-check bench-ledger bench-verify bench-reweighting bench-best_arm \
-    bench-regret bench-interleaving bench-shadows bench-micro_batching bench-coverage bench-sample_ratio bench-off_policy bench-reports bench-rollouts lock \
-    clean
+    bench-regret bench-interleaving bench-shadows bench-micro_batching bench-coverage bench-sample_ratio bench-off_policy \
+    bench-reports bench-rollouts bench-outcomes bench-allocations bench-growth bench-soak bench-workers bench-cost bench-shards \
+    lock clean
 
 # uv comes from the lock too, hash-checked by pip, and then installs the rest in seconds instead of minutes.
 $(VENV)/ready: requirements.lock pyproject.toml
@@ -48,7 +49,8 @@ bench-check: $(VENV)/ready
 	$(BIN)/python -m bench.check
 
 bench-ledger bench-verify bench-reweighting bench-best_arm bench-regret bench-interleaving bench-shadows bench-micro_batching \
-    bench-coverage bench-sample_ratio bench-off_policy bench-reports bench-rollouts: bench-%: $(VENV)/ready
+    bench-coverage bench-sample_ratio bench-off_policy bench-reports bench-rollouts bench-outcomes bench-allocations bench-growth \
+    bench-soak bench-workers bench-cost bench-shards: bench-%: $(VENV)/ready
 	$(BIN)/python -m bench.$*
 
 lock: $(VENV)/ready
