@@ -3,6 +3,7 @@ from sqlalchemy import Engine
 
 from router.ledger import schema
 from router.ledger.statements import add, insert_missing, insert_returning, replace, select_among, select_for_update
+from router.ledger.statistics import Minute, read_minutes
 from tests.router.ledgers import decision, rows_in
 
 MANY = [1, 2, 63, 64, 65, 200]
@@ -50,6 +51,22 @@ def test_rows_are_found_by_many_keys(engine: Engine, number: int) -> None:
         found = list(select_among(connection, schema.decisions, ("id", "unit"), "id", wanted))
         assert sorted(tuple(each) for each in found) == sorted((row.id, row.unit) for row in rows[::2])
         assert list(select_among(connection, schema.decisions, ("id",), "id", [])) == []
+
+
+def test_statistics_of_all_shards_are_read_as_one(engine: Engine) -> None:
+    with engine.begin() as connection:
+        rows = [(1, arm, "late", 7, 1, shard, 2, 0.5, 0.25) for arm in range(2) for shard in (0, 3, 9)]
+        add(
+            connection,
+            schema.statistics,
+            [*rows, (1, 0, "late", 8, 1, 0, 1, 1.0, 1.0), (1, 0, "click", 7, 1, 0, 1, 1.0, 1.0)],
+        )
+        found = read_minutes(connection, 1, ["late", "nothing"])
+    assert found == {
+        "late": [Minute(0, 7, 1, 6, 1.5, 0.75), Minute(0, 8, 1, 1, 1.0, 1.0), Minute(1, 7, 1, 6, 1.5, 0.75)],
+        "nothing": [],
+    }
+    assert isinstance(found["late"][0].n, int)
 
 
 def test_statistics_are_added_and_evidence_is_replaced(engine: Engine) -> None:
