@@ -42,6 +42,7 @@ class HotCalls:
         self._gate = service.keys.gate
         self.predictor = service.predictor
         self._record = HotCall("outcome", lambda body: record_outcomes(service.outcomes, body))
+        self._routes = service.routes
         self._known: dict[str, HotCall] = {}
         self._max_body_bytes = max_body_bytes
 
@@ -81,7 +82,8 @@ class HotCalls:
         if ask is None or not endpoint:
             return None
         call = HotCall("predict", lambda body: ask(endpoint, body))
-        if len(self._known) < _REMEMBERED:
+        # Only what is there: anybody may ask for names that are not.
+        if endpoint in self._routes().endpoints and len(self._known) < _REMEMBERED:
             self._known[path] = call
         return call
 
@@ -117,14 +119,14 @@ def _usual_length(headers: Iterable[tuple[bytes, bytes]]) -> int:
 
 async def _body(receive: Receive) -> bytes | None:
     """Return the body, None when the client has gone."""
-    body: bytes = b""
+    pieces: list[bytes] = []
     while True:
         message: Any = await receive()
         if message["type"] != "http.request":
             return None
-        body += message["body"]
+        pieces.append(message.get("body", b""))
         if not message.get("more_body", False):
-            return body
+            return b"".join(pieces)
 
 
 async def _send(

@@ -37,7 +37,7 @@ class LedgerWriter:
     with the spool. Should the first commit succeed after all, draining the same jobs changes nothing. `committed` is
     told how many seconds and rows each batch took.
 
-    A batch that follows closely on one of several rows waits `gathering_s` for company: many are being answered.
+    A batch that follows closely on one of several jobs waits `gathering_s` for company: many are being answered.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class LedgerWriter:
         self._store = store
         self._committed = committed
         self._gathering_s = gathering_s
-        self._last_s, self._last_rows = 0.0, 0
+        self._last_s, self._last_jobs = 0.0, 0
         self._queue_size = queue_size
         self._timeout_s = timeout_s
         self._waiting = 0
@@ -159,8 +159,8 @@ class LedgerWriter:
                     if generation != self._generation:
                         break
                     self._in_flight = None
-                self._last_s, self._last_rows = time.monotonic(), _weight(batch)
-                self._committed(self._last_s - began_s, self._last_rows)
+                self._last_s, self._last_jobs = time.monotonic(), len(batch)
+                self._committed(self._last_s - began_s, _weight(batch))
                 batch[0].future.get_loop().call_soon_threadsafe(self._resolve, batch, answers)
                 batch = []
         session.close()
@@ -177,8 +177,8 @@ class LedgerWriter:
         return jobs, batch is not None
 
     def _is_pressed(self) -> bool:
-        """Return whether several rows were committed together only just now."""
-        return self._gathering_s > 0 and self._last_rows > 1 and time.monotonic() - self._last_s < _LULL_S
+        """Return whether several jobs were committed together only just now."""
+        return self._gathering_s > 0 and self._last_jobs > 1 and time.monotonic() - self._last_s < _LULL_S
 
     def _resolve(self, batch: Sequence[_Waiting], answers: Sequence[Any]) -> None:
         self._waiting -= _weight(batch)

@@ -83,16 +83,16 @@ class Answerer:
             if assignment is not None and assignment.is_interleaved:
                 return await self._mix(assignment.experiment, request, nonce)
             served, limits = assigned_model(route, assignment)
-            predictions, seconds = await self._run(served, request.rows, limits)
-            listed = _listed(route, request, predictions)
-            return Answer(predictions, served.reference, None, listed, round(1000 * seconds, 3))
+            found = await self._run(served, request.rows, limits)
+            listed = _listed(route, request, found.values)
+            return Answer(found.values, served.reference, None, listed, round(1000 * found.seconds, 3))
         except _Failed as error:
             failed, latency_ms = error, _ms_since(started_s)
         stand_in, limits = _stand_in(route, assignment, failed.reference)
         if failed.reference == stand_in.reference:
             raise failed.as_answer(f"champion {stand_in.reference!r} of {route.name!r}") from failed.cause
         try:
-            predictions, _ = await self._run(stand_in, request.rows, limits)
+            predictions = (await self._run(stand_in, request.rows, limits)).values
         except _Failed as error:
             first = f"arm {failed.reference!r}: {failed.reason}"
             who = "champion" if stand_in is route.champion else "control"

@@ -16,6 +16,7 @@ from models.signature import BatchEncoder, Signature, input_struct
 from router.documents import Endpoint
 from router.ledger.control import ControlTables
 from router.ledger.control_writing import EndpointRecord, ExperimentRecord
+from router.serving.inline import MOST_ROWS
 from router.serving.requests import rank_decoder, request_decoder
 from router.serving.routes import (
     EndpointRoute,
@@ -31,7 +32,6 @@ from router.serving.routes import (
 INLINE_LIMIT_S = 0.001
 """A model whose single prediction takes longer is called in a thread; for a faster one the hop would cost more."""
 
-_GATHERED_ROWS = 16
 _GAIN = 0.5
 """Requests are gathered for a model that takes less than this share of its time for one row, for each of many."""
 _WAKING_S = 5e-6
@@ -159,8 +159,9 @@ def _measure(model: Model, encoder: BatchEncoder) -> _Pace:
     if one_s > _LONGEST_MEASURED_S:
         return _Pace(inline, gathers=False)
     try:
-        each_s = _seconds_per_call(model, encoder, list(islice(cycle(rows), _GATHERED_ROWS))) / _GATHERED_ROWS
-    except Exception:  # noqa: BLE001 (it takes one row, as its sample showed, and not so many)
+        each_s = _seconds_per_call(model, encoder, list(islice(cycle(rows), MOST_ROWS))) / MOST_ROWS
+    except Exception as error:  # noqa: BLE001 (it takes one row, as its sample showed, and not so many)
+        _logger.warning("model %s fails with %d rows at once: %r", model.reference, MOST_ROWS, error)
         return _Pace(inline, gathers=False)
     return _Pace(inline, gathers=each_s < _GAIN * one_s and one_s - each_s > _WAKING_S)
 

@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
+from contextlib import suppress
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from router.documents import Breaker
 from router.errors import Overloaded, PredictionFailed, TurnoutError
 from router.serving.batching import Rows, ThreadedModel, checked, within
 from router.serving.breaker import STATES, CircuitBreaker, State
-from router.serving.inline import InlineModel, Timed
+from router.serving.inline import InlineModel, NotHere, Timed
 from router.serving.routes import Limits, ServedModel
 
 __all__ = ["ModelReading", "ModelRunner", "Rows", "describe"]
@@ -79,24 +80,12 @@ class ModelRunner:
         if calls is None or calls.served is not served:
             calls = self._begin(served)
         breaker = calls.breaker if limits is calls.limits else calls.under(limits)
-        if not (calls.is_inline and breaker.is_closed) or len(rows) > _LARGEST_INLINE_BATCH:
-            started_s = perf_counter()
-            values = await self._run_apart(calls, breaker, rows, limits)
-            return Timed(values, perf_counter() - started_s)
-        try:
-            found = await calls.inline.call(rows)
-        except InvalidValue:
-            raise
-        except Exception:
-            breaker.failed()
-            raise
-        if found.seconds < limits.timeout_s:
-            breaker.succeeded()
-        else:
-            # The answer is there, late as it is; but everybody waited for it.
-            calls.was_late()
-            breaker.failed()
-        return found
+        if calls.is_inline and breaker.is_closed and len(rows) <= _LARGEST_INLINE_BATCH:
+            with suppress(NotHere):
+                return await self._run_here(calls, breaker, rows, limits)
+        started_s = perf_counter()
+        values = await self._run_apart(calls, breaker, rows, limits)
+        return Timed(values, perf_counter() - started_s)
 
     def readings(self) -> Iterator[ModelReading]:
         """Yield what each model version that was called is doing; for other threads too."""
@@ -137,6 +126,24 @@ class ModelRunner:
             self._opened[reference] += 1
 
         return CircuitBreaker(settings, opened=opened, clock=self._clock)
+
+    async def _run_here(self, calls: "_Calls", breaker: CircuitBreaker, rows: Rows, limits: Limits) -> Timed:
+        try:
+            found = await calls.inline.call(rows)
+        except (InvalidValue, NotHere):
+            raise
+        except Exception:
+            breaker.failed()
+            raise
+        if not found.counts:
+            return found
+        if found.seconds < limits.timeout_s:
+            breaker.succeeded()
+        else:
+            # The answer is there, late as it is; but everybody waited for it.
+            calls.was_late()
+            breaker.failed()
+        return found
 
     async def _run_apart(self, calls: "_Calls", breaker: CircuitBreaker, rows: Rows, limits: Limits) -> list[float]:
         self._admit(calls, breaker, limits)
@@ -238,6 +245,7 @@ class _Calls:
     def was_late(self) -> None:
         """Keep the model out of the event loop until it has been in time for a while."""
         self.is_inline, self._wary = False, _WARY_CALLS
+        self.inline.refuse()
 
     def was_in_time(self) -> None:
         """Count a call towards trusting a model again that was late."""

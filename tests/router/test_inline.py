@@ -13,8 +13,7 @@ from models.registry import Registry
 from models.runtime import Model
 from models.signature import Batch, BatchEncoder, input_struct
 from router.errors import PredictionFailed
-from router.serving.batching import MOST_ROWS
-from router.serving.inline import InlineModel, Timed
+from router.serving.inline import MOST_ROWS, InlineModel, NotHere, Timed
 from tests.router.small_models import add_model, load_small
 
 
@@ -57,13 +56,13 @@ def test_a_model_that_gains_nothing_is_called_at_once_for_each(model: Model) -> 
 def test_a_turn_with_more_rows_than_one_call_takes_becomes_several(model: Model) -> None:
     sizes = list[int]()
     inline = InlineModel(model, BatchEncoder(model.signature), gathers=True, gathered=sizes.append)
-    found = ask(inline, *(rows(model, *map(float, range(24))) for _ in range(6)))
-    assert [len(each.values) for each in found] == [24] * 6
-    assert sizes == [48, 48, 48]
+    found = ask(inline, *(rows(model, *map(float, range(6))) for _ in range(6)))
+    assert [len(each.values) for each in found] == [6] * 6
+    assert sizes == [12, 12, 12]
     assert max(sizes) <= MOST_ROWS
 
 
-def test_whose_rows_a_model_cannot_take_fails_alone(model: Model) -> None:
+def test_requests_that_failed_together_are_sent_elsewhere_and_calls_get_smaller(model: Model) -> None:
     whole = model.predict
 
     def predict(batch: Batch) -> NDArray[np.float64]:
@@ -73,20 +72,38 @@ def test_whose_rows_a_model_cannot_take_fails_alone(model: Model) -> None:
 
     model.predict = predict  # type: ignore[method-assign]
     inline = InlineModel(model, BatchEncoder(model.signature), gathers=True)
-    good, bad, other = ask(inline, rows(model, 0.1), rows(model, -1.0), rows(model, 0.2))
-    assert isinstance(bad, ValueError)
-    assert (len(good.values), len(other.values)) == (1, 1)
+    found = ask(inline, rows(model, 0.1), rows(model, -1.0), rows(model, 0.2))
+    assert [type(each) for each in found] == [NotHere] * 3
+    assert isinstance(ask(inline, rows(model, -1.0))[0], ValueError)
+    found = ask(inline, *(rows(model, 0.1) for _ in range(6)))
+    assert [each.counts for each in found] == [True, False, False, False, True, False]
 
 
-def test_a_model_that_ends_the_process_only_fails(model: Model) -> None:
+@pytest.mark.parametrize("error", [SystemExit(3), StopIteration(), asyncio.CancelledError(), GeneratorExit()])
+@pytest.mark.parametrize("gathers", [True, False])
+def test_whatever_a_model_raises_its_callers_are_answered(model: Model, error: BaseException, gathers: bool) -> None:
     def predict(batch: Batch) -> NDArray[np.float64]:
-        raise SystemExit(len(batch.numbers))
+        assert len(batch.numbers)
+        raise error
 
     model.predict = predict  # type: ignore[method-assign]
-    for gathers in (True, False):
-        inline = InlineModel(model, BatchEncoder(model.signature), gathers=gathers)
-        found = ask(inline, rows(model, 0.1), rows(model, 0.2))
-        assert [type(each) for each in found] == [PredictionFailed] * 2
+    inline = InlineModel(model, BatchEncoder(model.signature), gathers=gathers)
+    assert [type(each) for each in ask(inline, rows(model, 0.1))] == [PredictionFailed]
+    expected = NotHere if gathers else PredictionFailed
+    assert [type(each) for each in ask(inline, rows(model, 0.1), rows(model, 0.2))] == [expected] * 2
+
+
+def test_who_waits_for_a_model_that_was_late_is_sent_elsewhere(model: Model) -> None:
+    async def go() -> None:
+        inline = InlineModel(model, BatchEncoder(model.signature), gathers=True)
+        calls = [asyncio.create_task(inline.call(rows(model, each))) for each in (0.1, 0.2)]
+        await asyncio.sleep(0)
+        inline.refuse()
+        found = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(each) for each in found] == [NotHere] * 2
+        assert len((await inline.call(rows(model, 0.3))).values) == 1
+
+    asyncio.run(go())
 
 
 def test_who_has_gone_keeps_nobody_waiting(model: Model) -> None:

@@ -249,6 +249,36 @@ def test_requests_for_a_model_that_gathers_are_gathered(tmp_path: Path) -> None:
     assert sizes == [1, 35]
 
 
+def test_one_call_that_was_late_for_many_counts_once(tmp_path: Path) -> None:
+    opened = Counter[str]()
+
+    async def go() -> None:
+        model, runner = served(tmp_path, "gate", inline=True, gathers=True), ModelRunner(opened=opened)
+        gate_of(model).clear()
+        threading.Timer(0.1, gate_of(model).set).start()
+        found = await asyncio.gather(*(runner.run(model, rows(model), LIMITS) for _ in range(12)))
+        assert [len(each) for each in found] == [1] * 12
+        assert reading(runner, model).breaker == "closed"
+        runner.close()
+
+    asyncio.run(go())
+    assert opened == {}
+
+
+def test_whose_rows_a_model_cannot_take_fails_alone_though_it_was_gathered_in_the_loop(tmp_path: Path) -> None:
+    async def go() -> None:
+        model, runner = served(tmp_path, "bulk", inline=True, gathers=True), ModelRunner()
+        bad = [msgspec.convert({"distance": -1.0, "carrier": "B6", "wind": None}, type(rows(model)[0]))]
+        limits = Limits(20, 64, Breaker())
+        calls = [runner.run(model, each, limits) for each in (rows(model), bad, rows(model, 2))]
+        good, failed, other = await asyncio.gather(*calls, return_exceptions=True)
+        assert isinstance(failed, ValueError)
+        assert [len(each) for each in (good, other) if isinstance(each, list)] == [1, 2]
+        runner.close()
+
+    asyncio.run(go())
+
+
 @pytest.mark.parametrize("inline", [True, False])
 @pytest.mark.parametrize(
     ("predicted", "reason"),

@@ -3,6 +3,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -155,18 +156,26 @@ def test_under_load_a_batch_waits_for_company_and_a_single_row_does_not(
             await writer.decide(decision(), None)
 
     async def go() -> None:
-        began_s = time.monotonic()
         await one_after_the_other(3)
-        assert time.monotonic() - began_s < 0.5
         await asyncio.gather(*(one_after_the_other(1) for _ in range(4)))
         # These come in two turns of the loop, and would be two batches.
         following = [asyncio.create_task(one_after_the_other(1)) for _ in range(2)]
-        await asyncio.sleep(0.1)
+        while writer.depth() < 2:
+            await asyncio.sleep(0)
         await asyncio.gather(*following, one_after_the_other(1))
 
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        until_three = time.monotonic() + 30
+        while writer.depth() < 3 and time.monotonic() < until_three:
+            time.monotonic()
+
+    slept: list[float] = []
+    monkeypatch.setattr(router.ledger.writer, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
     asyncio.run(go())
     writer.stop()
     assert sizes == [1, 1, 1, 4, 3]
+    assert slept == [0.5]
 
 
 def test_a_full_queue_refuses(engine: Engine, tmp_path: Path) -> None:
