@@ -39,7 +39,7 @@ def insert_missing(connection: Connection, table: Table, rows: Sequence[Values])
 
 
 def insert_returning(connection: Connection, table: Table, rows: Sequence[Row]) -> Sequence[Row]:
-    """Insert the rows whose key, the first column, is not there yet, and return those.
+    """Insert the rows whose key, the first column, is not there yet, and return those; once in a transaction.
 
     Nearly always that is all of them, so they are not asked for: SQLite releases and retakes the interpreter lock for
     each row that it returns, and psycopg takes as long to read a row as to send it.
@@ -146,7 +146,7 @@ def _populate_returning(connection: Connection, table: Table, rows: Sequence[Row
         number = connection.exec_driver_sql(statement, values).rowcount
     if number == len(rows):
         return rows
-    # Those whose rows this transaction has made.
+    # Those whose rows this transaction has made, which has no savepoints: these have numbers of their own.
     made = f"{_choosing(table, (_key(table),), _key(table), None)} and xmin = pg_current_xact_id()::xid"
     return _among(rows, connection.exec_driver_sql(made, ([row[0] for row in rows],)))
 

@@ -190,6 +190,17 @@ def test_a_wrong_key_is_refused_and_not_repeated(locked: Client, keys: dict[Scop
         assert "as `turnout key create` printed it" in response.json()["detail"]
 
 
+@pytest.mark.parametrize("path", ["/v1/endpoints/delay/predict", "/v1/endpoints/delay/rank", "/v1/outcomes"])
+def test_hot_calls_refuse_keys_as_litestar_does(locked: Client, keys: dict[Scope, str], path: str) -> None:
+    for headers, status in (({}, 401), (bearer("tk_nobody"), 401), (bearer(keys["read"]), 403)):
+        hot = locked.post(path, content=b"{}", headers=headers)
+        # Whose length is not known goes to Litestar.
+        general = locked.post(path, content=iter([b"{}"]), headers=headers)
+        assert (hot.status_code, hot.json()) == (general.status_code, general.json())
+        assert hot.status_code == status
+        assert hot.headers == general.headers
+
+
 def test_a_refused_body_is_not_even_read(locked: Client) -> None:
     response = locked.post("/v1/endpoints", content=b"x" * 3_000_000)
     assert response.status_code == 401

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from analysis.statistics.unit_groups import (
     GROUPS,
+    SCALARS,
     SIZE,
     Sums,
     change,
@@ -59,6 +60,28 @@ def test_sums_add_up_and_keep_their_layout() -> None:
     assert one.group_weighted[3] == 1
     assert (one + one).weight == 1
     assert not hasattr(one, "nothing")
+
+
+def test_sums_are_what_their_names_say() -> None:
+    rng = np.random.default_rng(7)
+    rows = [(group, *rng.random(4).tolist()) for group in (0, 5, 5, 127)]
+    found = sums_of(*zip(*rows, strict=True))
+    expected = dict.fromkeys(SCALARS, 0.0)
+    for _, w, n, t, s in rows:
+        expected["count"] += n
+        expected["total"] += t
+        expected["squares"] += s
+        expected["weight"] += w * n
+        expected["weighted"] += w * t
+        expected["squared_weight"] += w * w * n
+        expected["squared_weighted"] += w * w * t
+        expected["squared_products"] += w * w * s
+        expected["spread"] += w * (1 - w) * n
+    assert {name: getattr(found, name) for name in SCALARS} == pytest.approx(expected)
+    for group in range(GROUPS):
+        mine = [row for row in rows if row[0] == group]
+        assert found.group_weights[group] == pytest.approx(sum(w * n for _, w, n, _, _ in mine))
+        assert found.group_weighted[group] == pytest.approx(sum(w * t for _, w, _, t, _ in mine))
 
 
 def test_what_came_since_is_what_was_added() -> None:
