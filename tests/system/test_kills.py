@@ -8,6 +8,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,13 @@ def test_killed_at_any_moment_while_the_ledger_comes_and_goes(site: Site, tally:
 def workers_of(router: Router) -> list[int]:
     """Return the process ids of a router's workers."""
     children = Path(f"/proc/{router.process.pid}/task/{router.process.pid}/children").read_text().split()
-    return [int(pid) for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
+    found = []
+    for pid in children:
+        # A child may end between the look at its parent and the look at itself.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text():
+                found.append(int(pid))
+    return found
 
 
 def test_killed_workers_are_replaced_and_none_outlives_its_parent(site: Site, tally: Callable[[object], None]) -> None:
