@@ -11,7 +11,7 @@ from router.assignment.epochs import INTERLEAVED
 from router.documents import ScoreMetric
 from router.ledger import schema
 from router.ledger.contributions import Fold
-from router.ledger.statements import select_among
+from router.ledger.statements import select_by_key
 
 
 class Draw(msgspec.Struct, frozen=True):
@@ -55,7 +55,7 @@ class Decided(NamedTuple):
 
 def known_decisions(connection: Connection, ids: Collection[bytes]) -> dict[bytes, Decided]:
     """Return what is in the ledger of these decisions."""
-    rows = select_among(connection, schema.decisions, ("id", *Decided._fields), "id", ids)
+    rows = select_by_key(connection, schema.decisions, ("id", *Decided._fields), "id", ids)
     return {key: Decided(read_predictions(predictions), *rest) for key, predictions, *rest in rows}
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from sqlalchemy import Connection, bindparam, select, update
 
 from router.allocation.contextual import encode as encode_context
-from router.decision_id import FORCED, encode, epoch_of
+from router.decision_id import FORCED, epoch_of
 from router.documents import AnyFeature, Experiment
 from router.ledger import schema
 from router.ledger.contributions import (
@@ -29,17 +29,16 @@ from router.ledger.contributions import (
 )
 from router.ledger.decided import Decided, context_of, credited_arms, items_of, known_decisions, read_context
 from router.ledger.evidence import Evidence, add_evidence
-from router.ledger.records import ACCEPTED, DUPLICATE, DecisionRow, Item, Observation, Receipt, decided_ms
+from router.ledger.receipts import happened_ms, receipt_of
+from router.ledger.records import ACCEPTED, DecisionRow, Item, Observation, Receipt, decided_ms
 from router.ledger.regressions import Sums, add_regressions, sums_of
 from router.ledger.restoring import Taken, note_taken, restore
 from router.ledger.restoring_evidence import restore_evidence
-from router.ledger.statements import among, insert_missing, lock_outcomes, select_among
+from router.ledger.statements import equal_to_any, insert_missing, lock_outcomes, select_by_key
 from router.ledger.statistics import MS_PER_MINUTE, OUTCOMES_SHARD, Statistic, add_statistics
 from router.ledger.weights import Weights
 
-_NAME_ONE = "name a candidate by the `item` that the reply has for it"
-_Key = tuple[str, int]
-_Statements = dict[Item, dict[_Key, Stated]]
+_Statements = dict[Item, dict[tuple[str, int], Stated]]
 _Known = Mapping[bytes, Decided]
 _Touched = dict[Item, tuple[int | None, int | None]]
 """Items whose outcomes changed, with the experiment and arm of their decision."""
@@ -78,10 +77,10 @@ class Folder:
         for observation in observations:
             folded = self.folds(connection, observation.experiment_id, observation.metric)
             about = said[observation.about]
-            receipt = _receipt(observation, about, known.get(observation.decision_id), folded)
+            receipt = receipt_of(observation, about, known.get(observation.decision_id), folded)
             receipts.append(receipt)
             if receipt is ACCEPTED:
-                occurred_ms = _occurred_ms(observation, about)
+                occurred_ms = happened_ms(observation, about)
                 is_new = occurred_ms == observation.occurred_ms
                 new.append(observation if is_new else observation._replace(occurred_ms=occurred_ms))
                 stated = Stated(observation.value, occurred_ms, counted=False)
@@ -98,7 +97,7 @@ class Folder:
         table = schema.outcomes
         waiting: _Touched = {}
         columns = (table.c.decision_id, table.c.metric, table.c.item, table.c.experiment_id, table.c.arm)
-        for these in among(connection, table.c.decision_id, ids):
+        for these in equal_to_any(connection, table.c.decision_id, ids):
             query = select(*columns).where(these, table.c.counted.is_(False))
             waiting |= {Item(*row[:3]): (row[3], row[4]) for row in connection.execute(query)}
         late = {about.decision_id for about in waiting}
@@ -267,57 +266,11 @@ def _regression(features: Sequence[AnyFeature], rows: Sequence[DecisionRow], ite
     return total
 
 
-def _occurred_ms(observation: Observation, said: Mapping[_Key, Stated]) -> int:
-    """Return when it happened: whoever corrects a value says nothing about that, unless they do."""
-    if observation.dated:
-        return observation.occurred_ms
-    corrected = (
-        (version, stated.occurred_ms)
-        for (outcome_id, version), stated in said.items()
-        if outcome_id == observation.outcome_id and version < observation.version
-    )
-    return max(corrected, default=(0, observation.occurred_ms))[1]
-
-
-def _receipt(
-    observation: Observation, said: Mapping[_Key, Stated], decided: Decided | None, folded: Sequence[Fold]
-) -> Receipt:
-    if decided is not None and decided.shown is not None and not observation.itemised:
-        return Receipt("rejected", f"item is missing: the decision is a list, so {_NAME_ONE}", "item")
-    known = said.get((observation.outcome_id, observation.version))
-    if known is not None:
-        return DUPLICATE if known.value == observation.value else _contradiction(observation, known.value)
-    if decided is not None and not decided.has(observation.item):
-        return Receipt(
-            "rejected", f"item {observation.item} is out of range: the decision has {_items(decided)}", "item"
-        )
-    if decided is not None and not decided.counts(observation.item, folded):
-        nothing = f"no {observation.metric!r} can have come of it"
-        return Receipt("rejected", f"item {observation.item} was not shown, so that {nothing}; {_NAME_ONE}", "item")
-    return ACCEPTED
-
-
-def _items(decided: Decided) -> str:
-    count, what = len(decided.predictions), "input" if decided.shown is None else "candidate"
-    return f"1 {what}, which is item 0" if count == 1 else f"{count} {what}s, 0 to {count - 1}"
-
-
-def _contradiction(observation: Observation, recorded: float | None) -> Receipt:
-    stands = "retracted" if recorded is None else f"recorded as {recorded:g}"
-    says = "a retraction" if observation.value is None else f"{observation.value:g}"
-    return Receipt(
-        "rejected",
-        f"{observation.metric!r} of decision {encode(observation.decision_id)!r}, item {observation.item}, is already "
-        f"{stands} in version {observation.version}, not {says}; correct it with a higher version, or give each of "
-        "several outcomes its own id",
-    )
-
-
 def _stored_statements(connection: Connection, ids: Collection[bytes]) -> _Statements:
     names = (*Item._fields, "outcome_id", "version", *Stated._fields)
     said: _Statements = defaultdict(dict)
     # By decision alone: SQLite would scan the table for a list of whole keys.
-    for *about, outcome_id, version, value, occurred_ms, counted in select_among(
+    for *about, outcome_id, version, value, occurred_ms, counted in select_by_key(
         connection, schema.outcomes, names, "decision_id", ids
     ):
         said[Item(*about)][outcome_id, version] = Stated(value, occurred_ms, bool(counted))

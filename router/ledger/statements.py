@@ -16,7 +16,7 @@ Values = tuple[Any, ...]
 """A row: its values in the order of the table's columns."""
 
 Row = TypeVar("Row", bound=Values)
-Item = TypeVar("Item")
+Each = TypeVar("Each")
 
 _LARGEST_CHUNK = 64
 _OR_NOTHING = " on conflict do nothing"
@@ -34,7 +34,7 @@ def insert_missing(connection: Connection, table: Table, rows: Sequence[Values])
     One statement of many rows releases and retakes the interpreter lock once; `executemany` does so for every row and
     then waits for the event loop to let go of it.
     """
-    for statement, values, _ in _inserting(connection, table, rows):
+    for statement, values, _ in _inserts(connection, table, rows):
         connection.exec_driver_sql(statement, values)
 
 
@@ -45,17 +45,17 @@ def insert_returning(connection: Connection, table: Table, rows: Sequence[Row]) 
     each row that it returns, and psycopg takes as long to read a row as to send it.
     """
     if is_postgresql(connection):
-        return _populate_returning(connection, table, rows)
+        return _insert_returning_on_postgresql(connection, table, rows)
     inserted: list[Row] = []
-    for statement, values, chunk in _inserting(connection, table, rows):
+    for statement, values, chunk in _inserts(connection, table, rows):
         if _inserted(connection, table, values, len(chunk)):
             inserted += chunk
         else:
-            inserted += _among(chunk, connection.exec_driver_sql(f"{statement} returning {_key(table)}", values))
+            inserted += _with_keys(chunk, connection.exec_driver_sql(f"{statement} returning {_key(table)}", values))
     return inserted
 
 
-def select_among(
+def select_by_key(
     connection: Connection, table: Table, names: Sequence[str], key: str, values: Collection[Any]
 ) -> Iterator[Sequence[Any]]:
     """Yield these columns of the rows whose key is among the values.
@@ -65,15 +65,15 @@ def select_among(
     """
     if is_postgresql(connection):
         if values:
-            yield from connection.exec_driver_sql(_choosing(table, tuple(names), key, None), (sorted(values),))
+            yield from connection.exec_driver_sql(_select_by_key_sql(table, tuple(names), key, None), (sorted(values),))
         return
     for chunk in chunks(sorted(values)):
-        yield from connection.exec_driver_sql(_choosing(table, tuple(names), key, len(chunk)), tuple(chunk))
+        yield from connection.exec_driver_sql(_select_by_key_sql(table, tuple(names), key, len(chunk)), tuple(chunk))
 
 
 def select_for_update(connection: Connection, table: Table, **key: object) -> Iterable[Sequence[Any]]:
     """Return the rows of a part of the key, in the key's order, which nobody else writes until the transaction ends."""
-    statement = _selecting(table, tuple(key), is_postgresql(connection))
+    statement = _select_for_update_sql(table, tuple(key), is_postgresql(connection))
     return connection.exec_driver_sql(statement, tuple(key.values()))
 
 
@@ -99,7 +99,7 @@ def lock_outcomes(connection: Connection) -> None:
         connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _OUTCOMES_LOCK})
 
 
-def among(connection: Connection, column: Column[Any], values: Collection[Any]) -> Iterator[ColumnElement[bool]]:
+def equal_to_any(connection: Connection, column: Column[Any], values: Collection[Any]) -> Iterator[ColumnElement[bool]]:
     """Yield conditions that together say that the column has one of the values; one condition for each statement.
 
     PostgreSQL takes any number as one array, which it joins with the table: compared one by one with the rows of a
@@ -114,7 +114,7 @@ def among(connection: Connection, column: Column[Any], values: Collection[Any]) 
         yield column.in_(chunk)
 
 
-def chunks(rows: Sequence[Item]) -> Iterator[Sequence[Item]]:
+def chunks(rows: Sequence[Each]) -> Iterator[Sequence[Each]]:
     """Cut rows into chunks whose sizes are powers of two, so that few different statements are ever prepared."""
     start, size = 0, _LARGEST_CHUNK
     while start < len(rows):
@@ -127,31 +127,29 @@ def chunks(rows: Sequence[Item]) -> Iterator[Sequence[Item]]:
 # Only names from our own schema are put into the texts below.
 
 
-def _inserting(
-    connection: Connection, table: Table, rows: Sequence[Row]
-) -> Iterator[tuple[str, Values, Sequence[Row]]]:
+def _inserts(connection: Connection, table: Table, rows: Sequence[Row]) -> Iterator[tuple[str, Values, Sequence[Row]]]:
     if not rows:
         return
     if is_postgresql(connection):
         # As one parameter: a quarter of the time that arrays of the columns take, and half that of a list of values.
-        yield _populating(table), (_as_json(table, rows),), rows
+        yield _insert_json_sql(table), (_as_json(table, rows),), rows
         return
     for chunk in chunks(rows):
-        yield _listing(table, len(chunk), "?") + _OR_NOTHING, tuple(chain.from_iterable(chunk)), chunk
+        yield _insert_sql(table, len(chunk), "?") + _OR_NOTHING, tuple(chain.from_iterable(chunk)), chunk
 
 
-def _populate_returning(connection: Connection, table: Table, rows: Sequence[Row]) -> Sequence[Row]:
+def _insert_returning_on_postgresql(connection: Connection, table: Table, rows: Sequence[Row]) -> Sequence[Row]:
     number = 0
-    for statement, values, _ in _inserting(connection, table, rows):
+    for statement, values, _ in _inserts(connection, table, rows):
         number = connection.exec_driver_sql(statement, values).rowcount
     if number == len(rows):
         return rows
     # Those whose rows this transaction has made, which has no savepoints: these have numbers of their own.
-    made = f"{_choosing(table, (_key(table),), _key(table), None)} and xmin = pg_current_xact_id()::xid"
-    return _among(rows, connection.exec_driver_sql(made, ([row[0] for row in rows],)))
+    made = f"{_select_by_key_sql(table, (_key(table),), _key(table), None)} and xmin = pg_current_xact_id()::xid"
+    return _with_keys(rows, connection.exec_driver_sql(made, ([row[0] for row in rows],)))
 
 
-def _among(rows: Iterable[Row], keys: Iterable[Sequence[Any]]) -> list[Row]:
+def _with_keys(rows: Iterable[Row], keys: Iterable[Sequence[Any]]) -> list[Row]:
     """Return the rows with these keys, each once."""
     by_key = {row[0]: row for row in rows}
     return [by_key[key] for (key,) in keys]
@@ -164,7 +162,7 @@ def _key(table: Table) -> str:
 def _inserted(connection: Connection, table: Table, values: Values, rows: int) -> bool:
     """Insert all of the rows, or none if one of them is there."""
     try:
-        connection.exec_driver_sql(_listing(table, rows, "?"), values)
+        connection.exec_driver_sql(_insert_sql(table, rows, "?"), values)
     except IntegrityError:
         return False
     return True
@@ -173,13 +171,13 @@ def _inserted(connection: Connection, table: Table, values: Values, rows: int) -
 def _upsert(connection: Connection, table: Table, rows: Sequence[Values], changes: str) -> None:
     keys = ", ".join(column.name for column in table.primary_key)
     for chunk in chunks(rows):
-        statement = _listing(table, len(chunk), "%s" if is_postgresql(connection) else "?")
+        statement = _insert_sql(table, len(chunk), "%s" if is_postgresql(connection) else "?")
         values = tuple(chain.from_iterable(chunk))
         connection.exec_driver_sql(f"{statement} on conflict ({keys}) do update set {changes}", values)
 
 
 @cache
-def _selecting(table: Table, names: tuple[str, ...], for_update: bool) -> str:
+def _select_for_update_sql(table: Table, names: tuple[str, ...], for_update: bool) -> str:
     # SQLite has one writer at a time anyway.
     placeholder, ending = ("%s", " for update") if for_update else ("?", "")
     these = " and ".join(f"{name} = {placeholder}" for name in names)
@@ -188,14 +186,14 @@ def _selecting(table: Table, names: tuple[str, ...], for_update: bool) -> str:
 
 
 @cache
-def _choosing(table: Table, names: tuple[str, ...], key: str, values: int | None) -> str:
+def _select_by_key_sql(table: Table, names: tuple[str, ...], key: str, values: int | None) -> str:
     """Return the statement for so many values, or for all in one array."""
     these = "select unnest(%s)" if values is None else ", ".join("?" * values)
     return f"select {', '.join(names)} from {table.name} where {key} in ({these})"  # noqa: S608
 
 
 @cache
-def _listing(table: Table, rows: int, placeholder: str) -> str:
+def _insert_sql(table: Table, rows: int, placeholder: str) -> str:
     columns = [column.name for column in table.columns]
     placeholders = f"({', '.join([placeholder] * len(columns))})"
     values = ", ".join([placeholders] * rows)
@@ -203,7 +201,7 @@ def _listing(table: Table, rows: int, placeholder: str) -> str:
 
 
 @cache
-def _populating(table: Table) -> str:
+def _insert_json_sql(table: Table) -> str:
     columns = ", ".join(column.name for column in table.columns)
     rows = f"json_populate_recordset(null::{table.name}, %s)"
     return f"insert into {table.name} ({columns}) select {columns} from {rows}{_OR_NOTHING}"  # noqa: S608

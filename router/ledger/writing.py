@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select
 
 from router.ledger import schema
 from router.ledger.records import AssignmentRow, DecisionRow
-from router.ledger.statements import among, insert_into, insert_missing, insert_returning
+from router.ledger.statements import equal_to_any, insert_into, insert_missing, insert_returning
 
 
 class Claim(NamedTuple):
@@ -38,7 +38,7 @@ def claim_keys(connection: Connection, claims: Sequence[Claim]) -> dict[tuple[st
     known = sorted({(claim.endpoint, claim.key) for claim in claims} - bound.keys())
     # SQLite would scan the table for a list of pairs.
     for endpoint, pairs in groupby(known, key=itemgetter(0)):
-        for these in among(connection, table.c.key, [key for _, key in pairs]):
+        for these in equal_to_any(connection, table.c.key, [key for _, key in pairs]):
             query = select(*columns).where(table.c.endpoint == endpoint, these)
             bound.update({(endpoint, key): id_ for endpoint, key, id_ in connection.execute(query)})
     return bound
@@ -50,7 +50,7 @@ def assign_first(connection: Connection, rows: Sequence[AssignmentRow]) -> list[
     insert_missing(connection, table, sorted(rows))
     standing: dict[tuple[int, str], AssignmentRow] = {}
     for experiment_id, group in groupby(sorted({row[:2] for row in rows}), key=itemgetter(0)):
-        for these in among(connection, table.c.unit, [unit for _, unit in group]):
+        for these in equal_to_any(connection, table.c.unit, [unit for _, unit in group]):
             query = select(table).where(table.c.experiment_id == experiment_id, these)
             for found in connection.execute(query):
                 standing[found[0], found[1]] = AssignmentRow(*found)
@@ -61,7 +61,7 @@ def stored_decisions(connection: Connection, ids: Collection[bytes]) -> dict[byt
     """Return the decisions with these ids."""
     table = schema.decisions
     found: dict[bytes, DecisionRow] = {}
-    for these in among(connection, table.c.id, ids):
+    for these in equal_to_any(connection, table.c.id, ids):
         for row in connection.execute(select(table).where(these)):
             found[row[0]] = DecisionRow(*row)
     return found

@@ -2,7 +2,7 @@ import pytest
 from sqlalchemy import Engine
 
 from router.ledger import schema
-from router.ledger.statements import add, insert_missing, insert_returning, replace, select_among, select_for_update
+from router.ledger.statements import add, insert_missing, insert_returning, replace, select_by_key, select_for_update
 from router.ledger.statistics import Minute, read_minutes
 from tests.router.ledgers import decision, rows_in
 
@@ -48,9 +48,9 @@ def test_rows_are_found_by_many_keys(engine: Engine, number: int) -> None:
     with engine.begin() as connection:
         insert_missing(connection, schema.decisions, rows)
         wanted = [row.id for row in rows[::2]] + [b"nobody"]
-        found = list(select_among(connection, schema.decisions, ("id", "unit"), "id", wanted))
+        found = list(select_by_key(connection, schema.decisions, ("id", "unit"), "id", wanted))
         assert sorted(tuple(each) for each in found) == sorted((row.id, row.unit) for row in rows[::2])
-        assert list(select_among(connection, schema.decisions, ("id",), "id", [])) == []
+        assert list(select_by_key(connection, schema.decisions, ("id",), "id", [])) == []
 
 
 def test_statistics_of_all_shards_are_read_as_one(engine: Engine) -> None:
