@@ -1,7 +1,7 @@
 """The calls that applications make: predict, outcomes, decisions. Bodies go to the service as the bytes they are."""
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from litestar import MediaType, Request, Response, get, post
@@ -17,6 +17,10 @@ from router.ledger.records import Receipt
 from router.service import Service
 from router.serving.outcomes import OutcomeRecorder
 from router.serving.requests import FORCED_ARM_HEADER
+
+PREDICTING: Final = "predict"
+RECORDING: Final = "outcome"
+"""The scopes of calls, however they are answered."""
 
 _encode = msgspec.json.Encoder().encode
 _WHITESPACE = b" \t\r\n"
@@ -47,7 +51,7 @@ def data_plane(service: Service) -> list[HTTPRouteHandler]:
         status_code=HTTP_200_OK,
         operation_class=PredictOperation,
         tags=["predict"],
-        **needs("predict", 404, 409, 413, 500),
+        **needs(PREDICTING, 404, 409, 413, 500),
         summary="Predict, and record which model version did and with which probability it was chosen",
     )
     async def predict(endpoint: FromPath[str], request: Request[Any, Any, State]) -> Response[bytes]:
@@ -60,7 +64,7 @@ def data_plane(service: Service) -> list[HTTPRouteHandler]:
         status_code=HTTP_200_OK,
         operation_class=RankOperation,
         tags=["rank"],
-        **needs("predict", 404, 409, 413, 500),
+        **needs(PREDICTING, 404, 409, 413, 500),
         summary="Rank candidates, and record whose ranking was shown and with which probability it was chosen",
     )
     async def rank(endpoint: FromPath[str], request: Request[Any, Any, State]) -> Response[bytes]:
@@ -73,7 +77,7 @@ def data_plane(service: Service) -> list[HTTPRouteHandler]:
         status_code=HTTP_200_OK,
         operation_class=OutcomesOperation,
         tags=["outcomes"],
-        **needs("outcome", 413),
+        **needs(RECORDING, 413),
         summary="Post what came of decisions: one outcome or a list",
     )
     async def post_outcomes(request: Request[Any, Any, State]) -> Response[bytes]:

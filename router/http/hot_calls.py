@@ -14,7 +14,7 @@ from litestar import Litestar, Request
 from litestar.types import LifeSpanReceive, LifeSpanScope, LifeSpanSend, Receive, Scope, Send
 
 from router.http.access import shown_key
-from router.http.data_plane import record_outcomes
+from router.http.data_plane import PREDICTING, RECORDING, record_outcomes
 from router.http.problems import MEDIA_TYPE, handler_of
 from router.keys import Scope as KeyScope
 from router.service import Service
@@ -41,7 +41,7 @@ class HotCalls:
     def __init__(self, service: Service, *, max_body_bytes: int) -> None:
         self._gate = service.keys.gate
         self.predictor = service.predictor
-        self._record = HotCall("outcome", lambda body: record_outcomes(service.outcomes, body))
+        self._record = HotCall(RECORDING, lambda body: record_outcomes(service.outcomes, body))
         self._routes = service.routes
         self._known: dict[str, HotCall] = {}
         self._max_body_bytes = max_body_bytes
@@ -81,7 +81,7 @@ class HotCalls:
         ask = {"predict": self.predictor.predict, "rank": self.predictor.rank}.get(verb)
         if ask is None or not endpoint:
             return None
-        call = HotCall("predict", lambda body: ask(endpoint, body))
+        call = HotCall(PREDICTING, lambda body: ask(endpoint, body))
         # Only what is there: anybody may ask for names that are not.
         if endpoint in self._routes().endpoints and len(self._known) < _REMEMBERED:
             self._known[path] = call
