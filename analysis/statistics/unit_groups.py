@@ -106,16 +106,35 @@ def sums_of(
     squares: Sequence[float],
 ) -> Sums:
     """Return the sums over rows, each of `counts` values with this total and sum of squares, all with one weight."""
+    return sums_of_each([len(groups)], groups, weights, counts, totals, squares)[0] if len(groups) else Sums()
+
+
+def sums_of_each(
+    sizes: Sequence[int],
+    groups: Sequence[int],
+    weights: Sequence[float],
+    counts: Sequence[float],
+    totals: Sequence[float],
+    squares: Sequence[float],
+) -> list[Sums]:
+    """Return the sums over the first rows, over the next ones and so on; `sizes` says how many each, at least one.
+
+    Together, since a call of numpy costs more than adding up: a router does this for every batch.
+    """
     g = np.asarray(groups, dtype=np.intp)
     w, n, t, s = np.array([weights, counts, totals, squares], dtype=np.float64)
     ww, wn, wt = w * w, w * n, w * t
-    # In one product, since a call costs more than adding up: a router does this for every batch.
-    of_values = np.stack([np.ones_like(w), w, ww, np.maximum(w - ww, 0.0)]) @ np.stack([n, t, s], axis=1)
-    vector = np.empty(SIZE)
-    vector[:_SCALARS] = of_values.ravel()[_OF_SCALARS]
-    vector[_SCALARS : _SCALARS + GROUPS] = np.bincount(g, wn, minlength=GROUPS)
-    vector[_SCALARS + GROUPS :] = np.bincount(g, wt, minlength=GROUPS)
-    return Sums(vector)
+    factors = np.array([np.ones(len(w)), w, ww, np.maximum(w - ww, 0.0)])
+    products = (factors[:, None] * np.array([n, t, s])).reshape(-1, len(w))[_OF_SCALARS]
+    owners = np.arange(len(sizes))
+    cells = np.repeat(owners * GROUPS, sizes) + g
+    starts = np.cumsum([0, *sizes[:-1]])
+    vectors = np.empty((len(sizes), SIZE))
+    vectors[:, :_SCALARS] = np.add.reduceat(products, starts, axis=1).T
+    for place, values in ((_SCALARS, wn), (_SCALARS + GROUPS, wt)):
+        by_group = np.bincount(cells, values, minlength=len(sizes) * GROUPS)
+        vectors[:, place : place + GROUPS] = by_group.reshape(-1, GROUPS)
+    return [Sums(vector) for vector in vectors]
 
 
 class Weighted(NamedTuple):

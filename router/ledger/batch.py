@@ -12,7 +12,14 @@ from router.ledger import schema
 from router.ledger.folding import Folder
 from router.ledger.records import AssignmentRow, DecisionRow, Observation, Receipt, ShadowRow
 from router.ledger.statements import insert_missing
-from router.ledger.writing import Claim, assign_first, claim_keys, insert_decisions, stored_decisions
+from router.ledger.writing import (
+    Claim,
+    assign_first,
+    claim_keys,
+    insert_decisions,
+    insert_new_decisions,
+    stored_decisions,
+)
 
 _SHARDS = 255
 
@@ -99,6 +106,7 @@ class BatchWriter:
     def write(self, connection: Connection, jobs: Sequence[Job]) -> list[Any]:
         """Write the jobs and return the answer of each, in order.
 
+        Raises IntegrityError where a retry meets rows of its own among many; written one by one they are passed over.
         All that may wait for another transaction's row comes before what takes the lock of the outcomes.
         """
         work = _Sorted(jobs)
@@ -123,7 +131,8 @@ class BatchWriter:
         assign_first(connection, work.assignments)
         insert_missing(connection, schema.shadow_predictions, work.shadows)
         # Acknowledged under a key that another decision holds by now: both happened, so both are recorded.
-        self._insert(connection, [job.row for job in work.decisions])
+        inserted = insert_decisions(connection, [job.row for job in work.decisions])
+        self._folder.count(connection, inserted, self._shard)
         self._folder.settle(connection, {job.row.id for job in work.decisions})
         for receipt in self._observe(connection, work.outcomes):
             if receipt.status == "rejected":
@@ -151,8 +160,8 @@ class BatchWriter:
         return decided
 
     def _insert(self, connection: Connection, rows: Sequence[DecisionRow]) -> None:
-        """Insert the decisions that are not there yet, and count what they decided, which may lock the outcomes."""
-        self._folder.count(connection, insert_decisions(connection, rows), self._shard)
+        """Insert decisions that are new, and count what they decided, which may lock the outcomes."""
+        self._folder.count(connection, insert_new_decisions(connection, rows), self._shard)
 
 
 def _claimed_ids(connection: Connection, jobs: Sequence[Decide]) -> list[bytes]:

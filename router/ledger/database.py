@@ -5,7 +5,7 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,9 @@ HEAD = "0004"
 """The newest migration; known without importing Alembic, so that a start needs it only when there is work."""
 
 READ_ONLY = "read_only"
+
+COPY = "copy"
+"""How a statement begins that copies rows from us into a table of PostgreSQL."""
 
 ANSWER_S = 15.0
 """How long a server may take over a transaction of the control plane."""
@@ -243,7 +246,18 @@ def _postgresql(url: URL) -> Engine:
         pool_size=8,
     )
     event.listen(engine, "handle_error", _leave_read_only_server)
+    event.listen(engine, "do_executemany", _copy)
     return engine
+
+
+def _copy(cursor: Any, statement: str, rows: Sequence[tuple[Any, ...]], _: object) -> bool:
+    """Carry out `copy .. from stdin`, whose rows are no parameters; leave anything else to SQLAlchemy."""
+    if not statement.startswith(COPY):
+        return False
+    with cursor.copy(statement) as copy:
+        for row in rows:
+            copy.write_row(row)
+    return True
 
 
 def _leave_read_only_server(context: ExceptionContext) -> None:

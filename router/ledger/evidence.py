@@ -6,14 +6,14 @@ closed; rows then belong to the minute of the decision until that is past, and t
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import compress
+from itertools import chain, compress
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, select
 
-from analysis.statistics.unit_groups import Sums, group_of, sums_of
+from analysis.statistics.unit_groups import Sums, group_of, sums_of_each
 from router.documents import AnyMetric, Experiment
 from router.ledger import schema
 from router.ledger.contributions import Moments
@@ -99,7 +99,11 @@ class Evidence:
 
     def sums(self) -> dict[Key, Sums]:
         """Return what was added, by key."""
-        return {key: sums_of(*zip(*rows, strict=True)) for key, rows in self._rows.items()}
+        if not self._rows:
+            return {}
+        every = self._rows.values()
+        columns = zip(*chain.from_iterable(every), strict=True)
+        return dict(zip(self._rows, sums_of_each([len(rows) for rows in every], *columns), strict=True))
 
 
 def is_slow(experiment: Experiment, latency_ms: float | None) -> bool:

@@ -10,7 +10,7 @@ from sqlalchemy import Column, ColumnElement, Connection, LargeBinary, Table, fu
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
-from router.ledger.database import is_postgresql
+from router.ledger.database import COPY, is_postgresql
 
 Values = tuple[Any, ...]
 """A row: its values in the order of the table's columns."""
@@ -19,6 +19,9 @@ Row = TypeVar("Row", bound=Values)
 Each = TypeVar("Each")
 
 _LARGEST_CHUNK = 64
+_STEP = 8
+_COPIED = 8
+"""So many rows are worth the further round trip that `copy` takes."""
 _OR_NOTHING = " on conflict do nothing"
 _OUTCOMES_LOCK = 0x7475726E6F7574  # "turnout"
 
@@ -36,6 +39,19 @@ def insert_missing(connection: Connection, table: Table, rows: Sequence[Values])
     """
     for statement, values, _ in _inserts(connection, table, rows):
         connection.exec_driver_sql(statement, values)
+
+
+def insert_new(connection: Connection, table: Table, rows: Sequence[Row]) -> Sequence[Row]:
+    """Insert rows, none of which should be there yet, and return those that were not.
+
+    On PostgreSQL many rows are copied, which takes half the time of both sides; it raises IntegrityError for a row that
+    is there, and few rows never do: whoever tries again does so with few.
+    """
+    if not is_postgresql(connection) or len(rows) < _COPIED:
+        return insert_returning(connection, table, rows)
+    # SQLAlchemy has no words for this: `database` carries it out.
+    connection.exec_driver_sql(_copy_sql(table), rows)
+    return rows
 
 
 def insert_returning(connection: Connection, table: Table, rows: Sequence[Row]) -> Sequence[Row]:
@@ -115,11 +131,10 @@ def equal_to_any(connection: Connection, column: Column[Any], values: Collection
 
 
 def chunks(rows: Sequence[Each]) -> Iterator[Sequence[Each]]:
-    """Cut rows into chunks whose sizes are powers of two, so that few different statements are ever prepared."""
-    start, size = 0, _LARGEST_CHUNK
-    while start < len(rows):
-        while size > len(rows) - start:
-            size //= 2
+    """Cut rows into chunks of few different sizes, so that few statements are ever prepared: 1 to 8, 16, 24 .. 64."""
+    start = 0
+    while left := len(rows) - start:
+        size = min(left - left % _STEP or left, _LARGEST_CHUNK)
         yield rows[start : start + size]
         start += size
 
@@ -198,6 +213,11 @@ def _insert_sql(table: Table, rows: int, placeholder: str) -> str:
     placeholders = f"({', '.join([placeholder] * len(columns))})"
     values = ", ".join([placeholders] * rows)
     return f"insert into {table.name} ({', '.join(columns)}) values {values}"  # noqa: S608
+
+
+@cache
+def _copy_sql(table: Table) -> str:
+    return f"{COPY} {table.name} ({', '.join(column.name for column in table.columns)}) from stdin"
 
 
 @cache

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select
 
 from router.ledger import schema
 from router.ledger.records import AssignmentRow, DecisionRow
-from router.ledger.statements import equal_to_any, insert_into, insert_missing, insert_returning
+from router.ledger.statements import equal_to_any, insert_into, insert_missing, insert_new, insert_returning
 
 
 class Claim(NamedTuple):
@@ -23,6 +23,11 @@ class Claim(NamedTuple):
 def insert_decisions(connection: Connection, rows: Sequence[DecisionRow]) -> Sequence[DecisionRow]:
     """Insert the rows that are not there yet, and return them."""
     return insert_returning(connection, schema.decisions, rows)
+
+
+def insert_new_decisions(connection: Connection, rows: Sequence[DecisionRow]) -> Sequence[DecisionRow]:
+    """Insert rows that have never been inserted, and return them; raises IntegrityError where some of many were."""
+    return insert_new(connection, schema.decisions, rows)
 
 
 def claim_keys(connection: Connection, claims: Sequence[Claim]) -> dict[tuple[str, str], bytes]:

@@ -40,6 +40,13 @@ def sqlite_engine(tmp_path: Path) -> Iterator[Engine]:
     yield from _ledger(f"sqlite:///{tmp_path}/ledger.db")
 
 
+@pytest.fixture
+def postgresql_engine(tmp_path: Path) -> Iterator[Engine]:
+    """The same in PostgreSQL only."""
+    with database("postgresql", tmp_path) as url:
+        yield from _ledger(url)
+
+
 def _ledger(url: str) -> Iterator[Engine]:
     engine = open_database(url)
     upgrade(engine)

@@ -255,6 +255,25 @@ def test_a_row_too_large_for_the_database_is_no_outage(
     assert len(list((tmp_path / "spool").glob("*.refused"))) == 1
 
 
+def test_a_batch_that_was_committed_before_its_connection_broke_is_answered_and_counted_once(
+    engine: Engine, tmp_path: Path
+) -> None:
+    store = new_store(engine, tmp_path)
+    store.start()
+    session = store.session()
+    rows = [decision() for _ in range(20)]
+    jobs: list[Job] = [*(Decide(row, None) for row in rows), Observe((outcome(rows[0]),))]
+    receipts = [store.commit(session, jobs)[-1], store.commit(session, jobs)[-1]]
+    assert [[receipt.status for receipt in each] for each in receipts] == [["accepted"], ["duplicate"]]
+    assert store.commit(session, jobs)[:-1] == rows
+    assert rows_in(engine, schema.decisions) == 20
+    with engine.connect() as connection:
+        counted = select(func.sum(schema.statistics.c.count)).where(schema.statistics.c.metric == ITEMS)
+        assert connection.scalar(counted) == 20
+    session.close()
+    store.stop()
+
+
 def test_a_locked_database_file_delays_but_fails_nobody(sqlite_engine: Engine, tmp_path: Path) -> None:
     store = new_store(sqlite_engine, tmp_path)
     writer = new_writer(store)

@@ -1,8 +1,18 @@
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
+from sqlalchemy.exc import IntegrityError
 
 from router.ledger import schema
-from router.ledger.statements import add, insert_missing, insert_returning, replace, select_by_key, select_for_update
+from router.ledger.statements import (
+    add,
+    chunks,
+    insert_missing,
+    insert_new,
+    insert_returning,
+    replace,
+    select_by_key,
+    select_for_update,
+)
 from router.ledger.statistics import Minute, read_minutes
 from tests.router.ledgers import decision, rows_in
 
@@ -26,6 +36,35 @@ def test_of_rows_some_of_which_are_there_only_the_new_are_inserted_and_returned(
         found = insert_returning(connection, schema.decisions, rows)
         assert sorted(row.id for row in found) == sorted(row.id for place, row in enumerate(rows) if place % 3)
     assert rows_in(engine, schema.decisions) == number
+
+
+@pytest.mark.parametrize("number", [1, 7, 8, 200])
+def test_new_rows_are_inserted_as_they_are(engine: Engine, number: int) -> None:
+    odd = decision()._replace(unit="a\tb\\n\\N\r\n\\.", context="", arm=None, propensity=0.1, latency_ms=1e-7)
+    rows = [odd, *(decision() for _ in range(number - 1))]
+    with engine.begin() as connection:
+        assert list(insert_new(connection, schema.decisions, rows)) == rows
+        found = connection.execute(select(schema.decisions).where(schema.decisions.c.id == odd.id)).one()
+    assert tuple(found) == tuple(odd)
+    assert rows_in(engine, schema.decisions) == number
+
+
+def test_many_rows_one_of_which_is_there_are_refused_on_postgresql(postgresql_engine: Engine) -> None:
+    rows = [decision() for _ in range(8)]
+    with postgresql_engine.begin() as connection:
+        insert_new(connection, schema.decisions, rows[5:6])
+    with pytest.raises(IntegrityError), postgresql_engine.begin() as connection:
+        insert_new(connection, schema.decisions, rows)
+    assert rows_in(postgresql_engine, schema.decisions) == 1
+    with postgresql_engine.begin() as connection:
+        assert list(insert_new(connection, schema.decisions, rows[5:])) == rows[6:]
+
+
+def test_rows_are_cut_into_chunks_of_few_sizes() -> None:
+    sizes = {number: [len(chunk) for chunk in chunks(range(number))] for number in range(300)}
+    assert all(sum(each) == number and len(each) <= 2 + number // 64 for number, each in sizes.items())
+    assert {size for each in sizes.values() for size in each} == {*range(1, 9), *range(16, 65, 8)}
+    assert [*chunks("abcdefghijk")] == ["abcdefgh", "ijk"]
 
 
 def test_a_row_that_stands_twice_is_inserted_and_returned_once(engine: Engine) -> None:
