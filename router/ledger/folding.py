@@ -34,7 +34,7 @@ from router.ledger.records import ACCEPTED, DecisionRow, Item, Observation, Rece
 from router.ledger.regressions import Sums, add_regressions, sums_of
 from router.ledger.restoring import Taken, note_taken, restore
 from router.ledger.restoring_evidence import restore_evidence
-from router.ledger.statements import equal_to_any, insert_missing, lock_outcomes, select_by_key
+from router.ledger.statements import copied, equal_to_any, insert_missing, lock_outcomes, select_by_key
 from router.ledger.statistics import MS_PER_MINUTE, OUTCOMES_SHARD, Statistic, add_statistics
 from router.ledger.weights import Weights
 
@@ -171,7 +171,9 @@ class Folder:
             )
             for row in observations
         ]
-        insert_missing(connection, schema.outcomes, rows)
+        # What is known was looked up under the lock, so these are new.
+        if not copied(connection, schema.outcomes, rows):
+            insert_missing(connection, schema.outcomes, rows)
 
     def _mark_counted(self, connection: Connection, waiting: _Touched, known: _Known) -> None:
         """Say of outcomes that came before their decision that they are counted now."""

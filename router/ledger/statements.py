@@ -42,16 +42,21 @@ def insert_missing(connection: Connection, table: Table, rows: Sequence[Values])
 
 
 def insert_new(connection: Connection, table: Table, rows: Sequence[Row]) -> Sequence[Row]:
-    """Insert rows, none of which should be there yet, and return those that were not.
+    """Insert rows, none of which should be there yet, and return those that were not; as `copied` says."""
+    return rows if copied(connection, table, rows) else insert_returning(connection, table, rows)
 
-    On PostgreSQL many rows are copied, which takes half the time of both sides; it raises IntegrityError for a row that
-    is there, and few rows never do: whoever tries again does so with few.
+
+def copied(connection: Connection, table: Table, rows: Sequence[Values]) -> bool:
+    """Copy rows into PostgreSQL if they are many, which takes half the time of both sides; return whether it did.
+
+    Raises IntegrityError where one of many rows is there; few at a time are not copied, so that whoever repeats them
+    one by one gets past those.
     """
     if not is_postgresql(connection) or len(rows) < _COPIED:
-        return insert_returning(connection, table, rows)
+        return False
     # SQLAlchemy has no words for this: `database` carries it out.
     connection.exec_driver_sql(_copy_sql(table), rows)
-    return rows
+    return True
 
 
 def insert_returning(connection: Connection, table: Table, rows: Sequence[Row]) -> Sequence[Row]:
