@@ -203,4 +203,4 @@ def median(loads: Sequence[Load]) -> Load:
 def write_json(path: Path, content: object) -> None:
     """Keep the figures of a run."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2))
+    path.write_text(json.dumps(content, indent=2) + "\n")
